@@ -1,0 +1,22 @@
+//! infrahub-backup: backs up, verifies and restores Infrahub deployments, and proves that it did.
+//!
+//! Two wings that never see each other, and one hall where they meet:
+//!
+//! * **vault** — how bytes are kept: [`format`], [`chunker`], [`seal`], [`storage`], [`repository`];
+//! * **field** — where bytes come from: `deployment`, `provider`, `component`;
+//! * **hall** — `state`, `ops`, `error` and `cli`, the only printing.
+//!
+//! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`]. `tests/architecture.rs` holds the table of who may
+//! import whom.
+
+#![forbid(unsafe_code)]
+
+pub mod chunker;
+pub mod env;
+pub mod format;
+pub mod id;
+pub mod limits;
+pub mod repository;
+pub mod seal;
+pub mod storage;
+pub mod tree_entry;

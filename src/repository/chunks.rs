@@ -1,0 +1,247 @@
+//! Reading chunks: a segment is fetched, opened, decompressed against its base, and every chunk in it hashed again, once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::executor::{Executor, run};
+use super::{Damage, Repository, RepositoryError, missing, seal_damage};
+use crate::format::envelope::ObjectType;
+use crate::format::index::{ChunkEntry, SegmentEntry};
+use crate::format::layout;
+use crate::id::{ChunkId, ObjectName, PackId};
+use crate::limits::{BASE_DEPTH_MAX, SEGMENT_BASE_SIZE_MAX};
+use crate::seal::keys::Keys;
+use crate::seal::pack::PackOpener;
+use crate::storage::StoreError;
+
+/// Decoded segments that are kept, at most two MiB each.
+const SEGMENTS_KEPT: usize = 10;
+/// Pack keys that are kept.
+const OPENERS_KEPT: usize = 256;
+
+/// Where a segment is: its pack and its ordinal.
+type Place = (PackId, u32);
+
+/// A decoded segment; every chunk in it has the hash that it should.
+#[derive(Debug)]
+pub struct OpenSegment {
+    plain: Bytes,
+    chunks: HashMap<ChunkId, std::ops::Range<usize>>,
+}
+
+impl OpenSegment {
+    /// The plaintext of one chunk.
+    pub fn chunk(&self, id: &ChunkId) -> Option<Bytes> {
+        self.chunks.get(id).map(|range| self.plain.slice(range.clone()))
+    }
+}
+
+/// A map that forgets what it met longest ago.
+struct Recent<K, V> {
+    entries: HashMap<K, V>,
+    order: VecDeque<K>,
+    size_max: usize,
+}
+
+impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
+    fn new(size_max: usize) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), size_max }
+    }
+
+    fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> V {
+        if let Some(value) = self.entries.get(&key) {
+            let value = value.clone();
+            if self.order.back() != Some(&key) {
+                self.order.retain(|known| *known != key);
+                self.order.push_back(key);
+            }
+            return value;
+        }
+        if self.entries.len() >= self.size_max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        let value = make();
+        self.entries.insert(key, value.clone());
+        self.order.push_back(key);
+        value
+    }
+}
+
+type SegmentCell = Arc<OnceCell<Arc<OpenSegment>>>;
+type OpenerCell = Arc<OnceCell<Arc<PackOpener>>>;
+
+/// Reads chunks of a repository whose index is in the cache.
+pub struct ChunkReader {
+    repository: Arc<Repository>,
+    executor: Arc<dyn Executor>,
+    segments: Mutex<Recent<Place, SegmentCell>>,
+    openers: Mutex<Recent<PackId, OpenerCell>>,
+}
+
+impl ChunkReader {
+    /// A reader for `repository`.
+    pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
+        let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
+        Self { repository, executor, segments, openers: Mutex::new(Recent::new(OPENERS_KEPT)) }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Where a chunk is, and its length; the first pack that an index names for it.
+    pub fn locate(&self, id: &ChunkId) -> Result<(ObjectType, PackId, u32, u32), RepositoryError> {
+        let found = self.repository.cache().find_all(id)?;
+        let location = found.first().ok_or(RepositoryError::MissingChunk { id: *id })?;
+        Ok((location.kind, location.pack, location.segment, location.length))
+    }
+
+    /// The plaintext of one chunk, whose hash was checked. Tries every pack that holds it.
+    ///
+    /// A task of its own does it: a reader that is not read on, and had begun to load a segment, would otherwise keep
+    /// everybody waiting who needs that segment too.
+    pub async fn chunk(self: &Arc<Self>, id: &ChunkId) -> Result<Bytes, RepositoryError> {
+        let (reader, id) = (Arc::clone(self), *id);
+        let reading = tokio::spawn(async move { reader.chunk_at_depth(&id, BASE_DEPTH_MAX).await });
+        reading.await.expect("reading a chunk does not panic")
+    }
+
+    async fn chunk_at_depth(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
+        let mut result = Err(RepositoryError::MissingChunk { id: *id });
+        for location in self.repository.cache().find_all(id)? {
+            match self.segment(location.kind, location.pack, location.segment, depth).await {
+                Ok(segment) => match segment.chunk(id) {
+                    Some(bytes) => return Ok(bytes),
+                    None => continue,
+                },
+                Err(error @ RepositoryError::Damaged(_)) => {
+                    self.repository.cached(self.repository.cache().set_damaged(&location.pack, true));
+                    result = Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        result
+    }
+
+    async fn segment(
+        &self,
+        kind: ObjectType,
+        pack: PackId,
+        ordinal: u32,
+        depth: u32,
+    ) -> Result<Arc<OpenSegment>, RepositoryError> {
+        let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), SegmentCell::default);
+        if depth < BASE_DEPTH_MAX {
+            // A base may, in a forged index, lead back to the segment that waits for it: never wait here.
+            return match cell.get() {
+                Some(loaded) => Ok(Arc::clone(loaded)),
+                None => Ok(self.load(kind, pack, ordinal, depth).await?),
+            };
+        }
+        let loaded = cell.get_or_try_init(|| self.load(kind, pack, ordinal, depth)).await?;
+        Ok(Arc::clone(loaded))
+    }
+
+    async fn load(
+        &self,
+        kind: ObjectType,
+        pack: PackId,
+        ordinal: u32,
+        depth: u32,
+    ) -> Result<Arc<OpenSegment>, RepositoryError> {
+        let name = layout::object(kind, &pack);
+        let entry = self.repository.cache().segment(&pack, ordinal)?;
+        let entry = entry.ok_or_else(|| RepositoryError::Damaged(missing(&name)))?;
+        let opener = self.opener(kind, pack).await?;
+        let base = self.base(&name, &entry, depth).await?;
+        let start = u64::from(entry.offset);
+        let sealed = self.range(&name, start..start + u64::from(entry.stored_length)).await?;
+        let keys = Arc::clone(self.repository.keys());
+        let opened = run(&self.executor, move || open_segment(&keys, &name, &opener, ordinal, &entry, &sealed, &base));
+        Ok(Arc::new(opened.await?))
+    }
+
+    /// The compression prefix of a segment: its base chunks, one behind the other.
+    async fn base(&self, name: &ObjectName, entry: &SegmentEntry, depth: u32) -> Result<Vec<u8>, RepositoryError> {
+        let mut base = Vec::new();
+        if entry.base.is_empty() {
+            return Ok(base);
+        }
+        let damage = |problem: &str| Damage { object: name.to_string(), layer: "decode", problem: problem.to_owned() };
+        let below = u32::from(entry.depth).checked_sub(1).filter(|below| *below < depth);
+        let below = below.ok_or_else(|| damage("its bases are deeper than their description says"))?;
+        for id in &entry.base {
+            base.extend_from_slice(&Box::pin(self.chunk_at_depth(id, below)).await?);
+            if base.len() as u64 > SEGMENT_BASE_SIZE_MAX {
+                return Err(damage("its base is longer than allowed").into());
+            }
+        }
+        Ok(base)
+    }
+
+    async fn opener(&self, kind: ObjectType, pack: PackId) -> Result<Arc<PackOpener>, RepositoryError> {
+        let cell = lock(&self.openers).get_or_insert_with(pack, OpenerCell::default);
+        let opener = cell
+            .get_or_try_init(|| async {
+                let name = layout::object(kind, &pack);
+                let head = self.range(&name, 0..PackOpener::head_size(kind) as u64).await?;
+                let opened = PackOpener::new(self.repository.keys(), kind, &head);
+                opened.map(Arc::new).map_err(|error| match error {
+                    error @ crate::seal::SealError::NoKey { .. } => self.repository.unsupported(error),
+                    error => seal_damage(&name, error).into(),
+                })
+            })
+            .await?;
+        Ok(Arc::clone(opener))
+    }
+
+    async fn range(&self, name: &ObjectName, range: std::ops::Range<u64>) -> Result<Bytes, RepositoryError> {
+        match self.repository.store().get_range(name, range).await {
+            Ok(bytes) => Ok(bytes),
+            Err(StoreError::NotFound { .. }) => Err(missing(name).into()),
+            Err(error @ StoreError::TooShort { .. }) => {
+                let problem = error.to_string();
+                Err(Damage { object: name.to_string(), layer: "length", problem }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens a sealed segment and hashes each of its chunks.
+pub(super) fn open_segment(
+    keys: &Keys,
+    name: &ObjectName,
+    opener: &PackOpener,
+    ordinal: u32,
+    entry: &SegmentEntry,
+    sealed: &[u8],
+    base: &[u8],
+) -> Result<OpenSegment, Damage> {
+    let plain = opener
+        .unseal(ordinal, entry.offset, sealed, base, entry.plain_length())
+        .map_err(|error| seal_damage(name, error))?;
+    let mut chunks = HashMap::with_capacity(entry.chunks.len());
+    let mut at = 0;
+    for ChunkEntry { id, length } in &entry.chunks {
+        let end = at + usize::try_from(*length).expect("usize has 32 bits or more");
+        if keys.chunk_id(&plain[at..end]) != *id {
+            let problem = format!("chunk {} in segment {ordinal} has another hash", id.short());
+            return Err(Damage { object: name.to_string(), layer: "chunk", problem });
+        }
+        chunks.insert(*id, at..end);
+        at = end;
+    }
+    Ok(OpenSegment { plain: Bytes::from(plain), chunks })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

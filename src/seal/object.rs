@@ -1,0 +1,129 @@
+//! Metadata objects: signed by their writer, compressed, sealed under the metadata key.
+//!
+//! stored = head (44) | key commitment (32) | XChaCha20-Poly1305 of one zstd frame of (signer (32) | signature (64) | body)
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
+
+use super::compress::{compress, decompress};
+use super::keys::Keys;
+use super::{NONCE_SIZE, SealError, aead_open, aead_seal, equal};
+use crate::env::{Entropy, random_bytes};
+use crate::format::FormatError;
+use crate::format::envelope::{HEAD_SIZE, Head, METADATA_HEAD_SIZE, ObjectType};
+use crate::id::{RepositoryId, hex_of};
+use crate::limits::OBJECT_PLAIN_SIZE_MAX;
+
+/// Bytes that signing puts before the body: public key and signature.
+const SIGNATURE_HEAD_SIZE: usize = 32 + 64;
+
+/// What a head's salt makes of a secret: one object's own key, nonce and commitment.
+pub(super) struct ObjectKey {
+    pub key: Zeroizing<[u8; 32]>,
+    pub nonce: [u8; NONCE_SIZE],
+    pub commitment: [u8; 32],
+}
+
+impl ObjectKey {
+    /// BLAKE3 in keyed mode over repository and head, 88 bytes of output.
+    pub fn derive(secret: &[u8; 32], repository: &RepositoryId, head: &[u8; HEAD_SIZE]) -> Self {
+        let mut out = Zeroizing::new([0; 32 + NONCE_SIZE + 32]);
+        blake3::Hasher::new_keyed(secret)
+            .update(b"infrahub-backup 1 object key")
+            .update(repository.as_bytes())
+            .update(head)
+            .finalize_xof()
+            .fill(&mut *out);
+        let (key, rest) = out.split_at(32);
+        let (nonce, commitment) = rest.split_at(NONCE_SIZE);
+        Self {
+            key: Zeroizing::new(key.try_into().expect("32 bytes")),
+            nonce: nonce.try_into().expect("24 bytes"),
+            commitment: commitment.try_into().expect("32 bytes"),
+        }
+    }
+}
+
+/// Associated data of everything sealed: repository and head.
+pub(super) fn associated(repository: &RepositoryId, head: &[u8; HEAD_SIZE]) -> Vec<u8> {
+    [&repository.as_bytes()[..], head].concat()
+}
+
+/// Signs `body` as the content of a `kind` object and seals it. The result is the object as stored.
+pub fn seal_object(keys: &Keys, entropy: &dyn Entropy, kind: ObjectType, body: &[u8]) -> Vec<u8> {
+    let mut plain = sign(&keys.signer, &keys.repository, kind, body);
+    plain.extend_from_slice(body);
+    let salt = salt_for(keys, entropy, kind, &plain);
+    let head = Head { kind, generation: keys.metadata_generation, salt }.encode();
+    let secret = keys.metadata_key(keys.metadata_generation).expect("every slot holds the newest metadata key");
+    let derived = ObjectKey::derive(secret, &keys.repository, &head);
+    let frame = compress(&plain, &[]);
+    let sealed = aead_seal(&derived.key, &derived.nonce, &associated(&keys.repository, &head), &frame);
+    [&head[..], &derived.commitment, &sealed].concat()
+}
+
+/// Opens a stored object of type `kind`, checks its signature, and gives its body.
+pub fn unseal_object(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<Vec<u8>, SealError> {
+    let head = Head::decode(stored)?;
+    if head.kind != kind {
+        return Err(SealError::WrongType { expected: kind, found: head.kind });
+    }
+    let head_bytes = head.encode();
+    let secret = keys.metadata_key(head.generation)?;
+    let derived = ObjectKey::derive(secret, &keys.repository, &head_bytes);
+    let missing = METADATA_HEAD_SIZE.saturating_sub(stored.len());
+    if missing > 0 {
+        return Err(FormatError::Truncated { what: "head of the object", missing }.into());
+    }
+    let commitment = stored[HEAD_SIZE..METADATA_HEAD_SIZE].try_into().expect("32 bytes");
+    if !equal(&derived.commitment, commitment) {
+        return Err(SealError::Commitment);
+    }
+    let associated = associated(&keys.repository, &head_bytes);
+    let frame = aead_open(&derived.key, &derived.nonce, &associated, &stored[METADATA_HEAD_SIZE..])?;
+    let mut plain = decompress(&frame, &[], OBJECT_PLAIN_SIZE_MAX)?;
+    verify(keys, kind, &plain)?;
+    plain.drain(..SIGNATURE_HEAD_SIZE);
+    Ok(plain)
+}
+
+/// Fresh entropy and a keyed hash of the plaintext: two plaintexts never share a salt, even when entropy repeats.
+fn salt_for(keys: &Keys, entropy: &dyn Entropy, kind: ObjectType, plain: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new_keyed(&keys.nonce_key())
+        .update(&random_bytes::<32>(entropy))
+        .update(&[kind.code()])
+        .update(plain)
+        .finalize()
+        .as_bytes()
+}
+
+/// Public key and signature over repository, type and BLAKE3 of the body.
+fn sign(signer: &SigningKey, repository: &RepositoryId, kind: ObjectType, body: &[u8]) -> Vec<u8> {
+    let signature = signer.sign(&signed_message(repository, kind.code(), body));
+    [&signer.verifying_key().to_bytes()[..], &signature.to_bytes()].concat()
+}
+
+/// What a signature covers. Clear objects have type bytes that no sealed object has.
+pub(super) fn signed_message(repository: &RepositoryId, kind: u8, body: &[u8]) -> Vec<u8> {
+    [b"infrahub-backup 1 signed", &repository.as_bytes()[..], &[kind], blake3::hash(body).as_bytes()].concat()
+}
+
+fn verify(keys: &Keys, kind: ObjectType, plain: &[u8]) -> Result<(), SealError> {
+    let missing = SIGNATURE_HEAD_SIZE.saturating_sub(plain.len());
+    if missing > 0 {
+        return Err(FormatError::Truncated { what: "signature", missing }.into());
+    }
+    let signer: [u8; 32] = plain[..32].try_into().expect("32 bytes");
+    if !keys.certified.contains(&signer) {
+        return Err(SealError::UnknownSigner { signer: hex_of(&signer[..8]) });
+    }
+    let message = signed_message(&keys.repository, kind.code(), &plain[SIGNATURE_HEAD_SIZE..]);
+    let signature = Signature::from_bytes(plain[32..SIGNATURE_HEAD_SIZE].try_into().expect("64 bytes"));
+    verify_signature(&signer, &message, &signature)
+}
+
+/// Checks an Ed25519 signature strictly (no small-order keys, canonical).
+pub(super) fn verify_signature(public: &[u8; 32], message: &[u8], signature: &Signature) -> Result<(), SealError> {
+    let key = VerifyingKey::from_bytes(public).map_err(|_| SealError::Signature)?;
+    key.verify_strict(message, signature).map_err(|_| SealError::Signature)
+}
