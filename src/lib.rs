@@ -3,7 +3,7 @@
 //! Two wings that never see each other, and one hall where they meet:
 //!
 //! * **vault** — how bytes are kept: [`format`], [`chunker`], [`seal`], [`storage`], [`repository`];
-//! * **field** — where bytes come from: `deployment`, `provider`, `component`;
+//! * **field** — where bytes come from: [`deployment`], [`provider`], [`component`];
 //! * **hall** — `state`, `ops`, `error` and `cli`, the only printing.
 //!
 //! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`]. `tests/architecture.rs` holds the table of who may
@@ -12,10 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod chunker;
+pub mod component;
+pub mod deployment;
 pub mod env;
 pub mod format;
 pub mod id;
 pub mod limits;
+pub mod provider;
 pub mod repository;
 pub mod seal;
 pub mod storage;

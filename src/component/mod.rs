@@ -1,0 +1,162 @@
+//! What is backed up and how it is put back.
+//!
+//! A component gives a [`DumpStream`] and takes a [`LoadStream`]. The end of a stream is not success: only
+//! [`DumpStream::finish`] gives an [`ExitOk`], and without one no component record can be built.
+
+pub mod artifact_store;
+pub mod files;
+pub mod neo4j;
+pub mod opaque;
+mod open;
+pub mod postgres;
+pub mod stream;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use self::open::{OpenComponents, open_components};
+use crate::deployment::{ComponentInfo, Inspection};
+use crate::provider::exec::ExecError;
+
+/// Proof that the process behind a stream exited with 0, or that the file behind it was read to its end.
+///
+/// Only [`DumpStream::finish`] and [`LoadStream::finish`] of this wing make one.
+#[derive(Debug, Clone)]
+pub struct ExitOk {
+    /// The command, secrets masked; or the path that was read.
+    pub command: String,
+    /// Bytes that crossed.
+    pub bytes: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The last lines that the process wrote to its standard error, secrets masked.
+    pub log: Vec<String>,
+}
+
+/// A component's bytes on their way out, plus the right to ask how its process ended.
+#[async_trait]
+pub trait DumpStream: Send {
+    /// The next piece, at most [`crate::limits::INPUT_BLOCK_SIZE_MAX`] bytes, never empty; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, ComponentError>;
+
+    /// Waits for the process. Anything but exit 0 is an error. A stream dropped before kills its process and all that it
+    /// started.
+    async fn finish(self: Box<Self>) -> Result<ExitOk, ComponentError>;
+
+    /// Ends the process (and its group) now, without a verdict, and waits until it is gone.
+    async fn abort(self: Box<Self>);
+}
+
+/// A component's bytes on their way back in.
+#[async_trait]
+pub trait LoadStream: Send {
+    /// Hands over a piece; waits while the process does not take it.
+    async fn write(&mut self, piece: Bytes) -> Result<(), ComponentError>;
+
+    /// Ends the input, waits for the process, and makes what was loaded the component's content (PostgreSQL: renames the
+    /// scratch database). Anything but exit 0 is an error.
+    async fn finish(self: Box<Self>) -> Result<ExitOk, ComponentError>;
+
+    /// Gives up: ends the process and removes what was loaded so far where the target allows it.
+    async fn abort(self: Box<Self>);
+}
+
+/// One component of a deployment whose content is a stream.
+#[async_trait]
+pub trait Component: Send + Sync {
+    /// What it is.
+    fn info(&self) -> &ComponentInfo;
+
+    /// Asks the running component for version, edition, size and counts.
+    async fn inspect(&self) -> Result<Inspection, ComponentError>;
+
+    /// Starts its dump.
+    async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError>;
+
+    /// Starts its load.
+    async fn load(&self) -> Result<Box<dyn LoadStream>, ComponentError>;
+
+    /// Waits until it answers queries, or `timeout` passes.
+    async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError>;
+}
+
+/// Why a component could not be dumped, loaded or asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ComponentError {
+    /// The process behind a stream did not do its work.
+    #[error("the {action} of component `{component}` did not end well")]
+    Exec {
+        /// The component.
+        component: String,
+        /// `dump` or `load`.
+        action: &'static str,
+        /// How it ended.
+        #[source]
+        source: ExecError,
+    },
+    /// A file or standard input could not be read.
+    #[error("component `{component}` cannot be read from `{path}`")]
+    Read {
+        /// The component.
+        component: String,
+        /// The path, or `-`.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A database did not answer a question.
+    #[error("component `{component}` did not answer: {question}")]
+    Query {
+        /// The component.
+        component: String,
+        /// What was asked, without secrets.
+        question: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It did not become ready.
+    #[error("component `{component}` is not ready after {} s", waited.as_secs())]
+    NotReady {
+        /// The component.
+        component: String,
+        /// How long was waited.
+        waited: Duration,
+        /// What it answered last.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The configuration gives no command for this.
+    #[error("component `{component}` has no `{what}` in the configuration")]
+    NotConfigured {
+        /// The component.
+        component: String,
+        /// The missing key.
+        what: &'static str,
+    },
+    /// The edition of a Neo4j server did not become known; it must be configured or become askable.
+    #[error("whether component `{component}` is Community or Enterprise is not known{}", found.as_ref().map_or_else(String::new, |found| format!(": it says `{found}`")))]
+    EditionUnknown {
+        /// The component.
+        component: String,
+        /// What the server said, if it said anything.
+        found: Option<String>,
+        /// Why it said nothing.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The server is of another edition than the configuration says.
+    #[error("component `{component}` is configured as `{configured}` and says that it is `{found}`")]
+    EditionDiffers {
+        /// The component.
+        component: String,
+        /// The configured edition.
+        configured: &'static str,
+        /// What the server said.
+        found: String,
+    },
+}
