@@ -1,0 +1,598 @@
+//! `create`: one snapshot of a deployment.
+//!
+//! Order: finish what a killed run left; ask the components while they run; stop what must be stopped; dump; start again as
+//! soon as the last dump process has ended well; copy folders; make packs, index and manifest durable, in that order. A
+//! component that fails fails the run, and no snapshot is made (`allow_partial` keeps the others).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::evidence::{Recorder, StepFacts};
+pub use super::files::FilesSource;
+use super::pause::{Paused, first_error, left_open, without_panic};
+use super::streams::Stored;
+use super::{Context, TOOL, artifacts, resume, streams};
+use crate::component::files::FileDump;
+use crate::component::{Component, DumpStream, OpenComponents, open_components};
+use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
+use crate::error::{Error, ErrorKind};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window};
+use crate::format::report::Outcome;
+use crate::id::{ObjectId, SnapshotId};
+use crate::limits::LEASE_PERIOD;
+use crate::provider::bespoke::BespokeProvider;
+use crate::provider::{Provider, ServiceState};
+use crate::repository::Repository;
+use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
+use crate::repository::lease::put_lease;
+use crate::repository::pack_writer::Stage;
+use crate::repository::session::{SessionOptions, WriteSession};
+use crate::repository::snapshots::Snapshot;
+use crate::state::{DeploymentLock, Journal, JournalEntry};
+
+/// What to back up.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A deployment that this configuration file describes.
+    Bespoke(PathBuf),
+    /// Files and standard input.
+    Files(FilesSource),
+}
+
+/// How to back up.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    /// Only these components; empty: all.
+    pub components: Vec<String>,
+    /// Not these.
+    pub exclude: Vec<String>,
+    /// Marks of the user's.
+    pub tags: BTreeMap<String, String>,
+    /// Make a snapshot of what works when a component does not.
+    pub allow_partial: bool,
+    /// Store a dump that is not in the format of its kind as it is.
+    pub allow_raw: bool,
+    /// Accept a dump of less than half of the last one's size.
+    pub allow_shrink: bool,
+    /// Where sealed packs wait when the store is slow.
+    pub stage: Option<Stage>,
+    /// How long to wait for another operation on the same deployment.
+    pub wait: Option<Duration>,
+}
+
+/// What will be backed up.
+pub struct CreatePlan {
+    /// The deployment, with the components that were chosen.
+    pub deployment: Deployment,
+    origin: Origin,
+    options: CreateOptions,
+}
+
+enum Origin {
+    Bespoke { provider: Arc<BespokeProvider>, path: PathBuf },
+    Files(FilesSource),
+}
+
+/// A snapshot that was made.
+#[derive(Debug)]
+pub struct Created {
+    /// Its name.
+    pub id: SnapshotId,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// Bytes that the repository grew by, metadata included, without report.
+    pub stored_bytes: u64,
+    /// The evidence.
+    pub report: Option<ObjectId>,
+    /// What should be looked at.
+    pub warnings: Vec<String>,
+}
+
+/// Chooses what is backed up. Reads the configuration, reaches nothing.
+pub async fn plan(_context: &Context, source: Source, options: CreateOptions) -> Result<CreatePlan, Error> {
+    let (mut deployment, origin) = match source {
+        Source::Files(files) => (files.deployment()?, Origin::Files(files)),
+        Source::Bespoke(path) => {
+            // The journal of a killed run must find it from any working directory.
+            let path = std::path::absolute(&path).unwrap_or(path);
+            let provider = Arc::new(resume::read_provider(&path)?);
+            (provider.deployment().clone(), Origin::Bespoke { provider, path })
+        }
+    };
+    choose(&mut deployment, &options.components, &options.exclude)?;
+    Ok(CreatePlan { deployment, origin, options })
+}
+
+/// Leaves the wanted components; refuses names that are none.
+pub(super) fn choose(deployment: &mut Deployment, only: &[String], exclude: &[String]) -> Result<(), Error> {
+    let known: Vec<String> = deployment.components.iter().map(|component| component.name.clone()).collect();
+    if let Some(unknown) = only.iter().chain(exclude).find(|name| !known.contains(name)) {
+        let text = format!("`{}` has no component `{unknown}`, only {}", deployment.name, known.join(", "));
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
+    let wanted = |name: &String| (only.is_empty() || only.contains(name)) && !exclude.contains(name);
+    deployment.components.retain(|component| wanted(&component.name));
+    if deployment.components.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "no component is left"));
+    }
+    Ok(())
+}
+
+impl CreatePlan {
+    /// What will be done, for people and for the report.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("deployment `{}` ({})", self.deployment.name, self.deployment.evidence)];
+        let stops = self.stops(&self.deployment.components);
+        if !stops.is_empty() {
+            lines.push(format!("stop {} while the databases are dumped, if running", stops.join(", ")));
+        }
+        for component in &self.deployment.components {
+            let from = component.folder.as_ref().map(|path| format!(" from {}", path.display())).unwrap_or_default();
+            lines.push(format!("back up `{}` ({}){from}", component.name, component.kind.as_str()));
+        }
+        if !stops.is_empty() {
+            lines.push("start again what ran before, as soon as the dumps have ended".to_owned());
+        }
+        lines
+    }
+
+    fn stops(&self, components: &[ComponentInfo]) -> Vec<String> {
+        let wanted =
+            |service: &&String| components.iter().any(|component| component.stopped_for_dump.contains(service));
+        self.deployment.services.iter().filter(wanted).cloned().collect()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.deployment.components.iter().any(|component| component.name == name)
+    }
+}
+
+/// Makes the snapshot.
+pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: CreatePlan) -> Result<Created, Error> {
+    let lock = resume::lock(context, &plan.deployment.name, plan.options.wait).await?;
+    resume::finish_open(context, &lock, resume::HalfReplaced::Refuse).await?;
+    execute_locked(context, repository, plan, &lock).await
+}
+
+/// Makes the snapshot of a deployment that the caller holds and that has no open journal.
+pub(super) async fn execute_locked(
+    context: &Context,
+    repository: &Arc<Repository>,
+    plan: CreatePlan,
+    lock: &DeploymentLock,
+) -> Result<Created, Error> {
+    repository.keys().check_writes().map_err(|source| Error::from(repository.unsupported(source)))?;
+    let recorder = Recorder::new(context, "create", Some(&plan.deployment.name), plan.lines());
+    let config_path = match &plan.origin {
+        Origin::Bespoke { path, .. } => Some(path.clone()),
+        Origin::Files(_) => None,
+    };
+    let mut journal = Journal::begin(lock, "create", recorder.run(), config_path)?;
+    let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal };
+    let (made, all_runs) = run.all().await;
+    let closed = if all_runs { journal.close() } else { Ok(()) };
+    let (outcome, error) = match &made {
+        Ok((.., Some(not_running))) => (Outcome::Incomplete, Some(not_running)),
+        Ok((_, manifest, _, None)) if manifest.is_complete() => (Outcome::Done, None),
+        Ok(_) => (Outcome::Incomplete, None),
+        Err(error) => (Outcome::Failed, Some(error)),
+    };
+    let report = recorder.finish(context, repository, outcome, error).await;
+    let (id, manifest, stored_bytes, not_running) = match made {
+        Ok(made) => made,
+        Err(error) => return first_error(context, Err(error), closed.map_err(Error::from)),
+    };
+    if let Some(trouble) = repository.cache_trouble() {
+        context.warn(format!("the local cache costs speed, nothing else: {trouble}"));
+    }
+    // The snapshot is there: what this machine cannot remember of it does not make it a failure.
+    let (identity, location) = (repository.config().repository, repository.store().location());
+    let kept =
+        [closed, context.state.set_last_head(identity, id), context.state.set_repository_at(&location, identity)];
+    for error in kept.into_iter().filter_map(Result::err) {
+        context.warn(Error::from(error).chain().join(": "));
+    }
+    if let Some(error) = not_running {
+        return Err(error.context(format!("snapshot {id} was made, but the deployment does not run as before")));
+    }
+    let warnings = manifest.components.iter().flat_map(|component| component.warnings.clone()).collect();
+    Ok(Created { id, manifest, stored_bytes, report, warnings })
+}
+
+type Made = (SnapshotId, Manifest, u64, Option<Error>);
+
+struct Run<'a> {
+    context: &'a Context,
+    repository: &'a Arc<Repository>,
+    plan: &'a CreatePlan,
+    recorder: &'a Recorder,
+    journal: &'a mut Journal,
+}
+
+/// Renews the lease of a run until it is dropped.
+struct LeaseKeeper {
+    deadline: Arc<Mutex<Timestamp>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for LeaseKeeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl LeaseKeeper {
+    async fn start(context: &Context, repository: &Arc<Repository>, recorder: &Recorder) -> Result<Self, Error> {
+        let (run, holder) = (recorder.run(), format!("{} process {}", context.host, std::process::id()));
+        let first = put_lease(repository, run, "create", 0, &holder).await?;
+        let deadline = Arc::new(Mutex::new(first));
+        let (repository, shared) = (Arc::clone(repository), Arc::clone(&deadline));
+        let task = tokio::spawn(async move {
+            for number in 1.. {
+                tokio::time::sleep(LEASE_PERIOD / 3).await;
+                // A renewal that fails leaves the deadline where it is; committing later than that is refused.
+                if let Ok(next) = put_lease(&repository, run, "create", number, &holder).await {
+                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = next;
+                }
+            }
+        });
+        Ok(Self { deadline, task })
+    }
+
+    fn deadline(&self) -> Timestamp {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the streams of this run come from.
+struct Opened {
+    streams: Vec<Box<dyn Component>>,
+    folders: Vec<ComponentInfo>,
+}
+
+impl Run<'_> {
+    fn phase(&mut self, name: &str) -> Result<(), Error> {
+        self.context.events.message(super::Level::Debug, &format!("phase: {name}"));
+        Ok(self.journal.note(JournalEntry::Phase { name: name.to_owned() })?)
+    }
+
+    /// Everything. The second value says whether all that ran before runs again.
+    async fn all(&mut self) -> (Result<Made, Error>, bool) {
+        match &self.plan.origin {
+            Origin::Files(files) => {
+                let made = self.given(files).await;
+                (made, true)
+            }
+            Origin::Bespoke { provider, .. } => {
+                let provider = Arc::clone(provider);
+                let mut paused = Paused::nothing(Arc::clone(&provider) as Arc<dyn Provider>);
+                let made = without_panic(self.bespoke(&provider, &mut paused)).await;
+                // On every way out, what was stopped runs again; where that was tried and failed, nothing is left here.
+                let started = paused.start(self.context, self.recorder, self.journal).await;
+                let not_running = !paused.all_run();
+                let made = match first_error(self.context, made, started) {
+                    Err(error) if not_running => Err(left_open(&self.plan.deployment.name, error)),
+                    made => made,
+                };
+                (made, !not_running)
+            }
+        }
+    }
+
+    async fn given(&mut self, files: &FilesSource) -> Result<Made, Error> {
+        let lease = LeaseKeeper::start(self.context, self.repository, self.recorder).await?;
+        let (session, known) = self.begin().await?;
+        let mut records = Vec::new();
+        self.phase("dump")?;
+        for info in &self.plan.deployment.components {
+            let inspection = match info.kind {
+                ComponentKind::Neo4j => Inspection { edition: files.neo4j_edition.clone(), ..Inspection::default() },
+                ComponentKind::Postgres | ComponentKind::Artifacts | ComponentKind::Opaque => Inspection::default(),
+            };
+            let record = if info.folder.is_some() {
+                self.folder(&session, info, Consistency::Given).await
+            } else {
+                let path = files.path(&info.name).expect("a stream component of files has a path");
+                match FileDump::open(&info.name, path).await {
+                    Ok(dump) => {
+                        self.stream(&session, info, &inspection, Box::new(dump), Consistency::Given, &known).await
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            };
+            records.push(self.or_failed(info, Consistency::Given, record)?);
+        }
+        self.commit(session, records, files.infrahub_version.clone(), &known, &lease, None).await
+    }
+
+    async fn bespoke(&mut self, provider: &Arc<BespokeProvider>, paused: &mut Paused) -> Result<Made, Error> {
+        let lease = LeaseKeeper::start(self.context, self.repository, self.recorder).await?;
+        let (session, known) = self.begin().await?;
+        let opened = self.open(provider).await?;
+        let inspections = self.inspect(provider, &opened.streams).await?;
+        let infos: Vec<ComponentInfo> =
+            opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
+        let stops = self.plan.stops(&infos);
+        if !stops.is_empty() {
+            self.phase("stop")?;
+            paused.stop(self.context, self.recorder, self.journal, &stops).await?;
+        }
+        self.phase("dump")?;
+        let mut records = Vec::new();
+        for (component, inspection) in opened.streams.iter().zip(&inspections) {
+            let info = component.info();
+            let consistency =
+                if info.stopped_for_dump.is_empty() { Consistency::Online } else { Consistency::Quiesced };
+            let record = match component.dump().await {
+                Ok(dump) => self.stream(&session, info, inspection, dump, consistency, &known).await,
+                Err(error) => Err(error.into()),
+            };
+            records.push(self.or_failed(info, consistency, record)?);
+        }
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            opened.folders.iter().partition(|info| !info.stopped_for_dump.is_empty());
+        for info in inside {
+            let record = self.folder(&session, info, Consistency::Quiesced).await;
+            records.push(self.or_failed(info, Consistency::Quiesced, record)?);
+        }
+        if !paused.services().is_empty() {
+            self.phase("start")?;
+        }
+        // A service that does not start again does not undo the dump: the snapshot is made, and the error told.
+        let not_running = paused.start(self.context, self.recorder, self.journal).await.err();
+        for info in outside {
+            let record = self.folder(&session, info, Consistency::Online).await;
+            records.push(self.or_failed(info, Consistency::Online, record)?);
+        }
+        self.commit(session, records, None, &known, &lease, not_running).await
+    }
+
+    async fn begin(&mut self) -> Result<(WriteSession, Known), Error> {
+        let (snapshots, damages) = self.repository.snapshots().await?;
+        damages.iter().for_each(|damage| self.context.warn(damage.to_string()));
+        let options = SessionOptions {
+            budget: Budget::new(BUDGET_BYTES_DEFAULT).expect("the default is above the least"),
+            executor: Arc::clone(&self.context.executor),
+            stage: self.plan.options.stage.clone(),
+        };
+        let session = self.repository.write(options).await?;
+        Ok((session, Known::new(snapshots, &self.plan.deployment.name)))
+    }
+
+    async fn open(&self, provider: &Arc<BespokeProvider>) -> Result<Opened, Error> {
+        let entropy = &self.context.outside.entropy;
+        let wanted = |name: &str| self.plan.wants(name);
+        let opening = open_components(provider, entropy, &wanted);
+        let OpenComponents { streams, folders } = self.context.cancel.or(opening).await??;
+        Ok(Opened { streams, folders })
+    }
+
+    /// Asks the components while they run. One whose service is stopped is not asked.
+    async fn inspect(
+        &self,
+        provider: &Arc<BespokeProvider>,
+        streams: &[Box<dyn Component>],
+    ) -> Result<Vec<Inspection>, Error> {
+        let mut inspections = Vec::new();
+        for component in streams {
+            let info = component.info();
+            let mut runs = true;
+            for service in &info.stopped_for_dump {
+                runs &= provider.state(service).await? == ServiceState::Running;
+            }
+            if !runs {
+                self.context.warn(format!("`{}` is not running and is not asked for versions and counts", info.name));
+                inspections.push(Inspection::default());
+                continue;
+            }
+            let step = self.recorder.begin(self.context, "inspect", &info.name);
+            let result = self.context.cancel.or(component.inspect()).await;
+            let facts = |found: &Inspection| StepFacts {
+                numbers: found.counts.clone(),
+                note: Some(found.evidence.clone()),
+                ..StepFacts::default()
+            };
+            inspections.push(self.recorder.end_with(self.context, step, result.and_then(|found| Ok(found?)), facts)?);
+        }
+        Ok(inspections)
+    }
+
+    async fn stream(
+        &self,
+        session: &WriteSession,
+        info: &ComponentInfo,
+        inspection: &Inspection,
+        dump: Box<dyn DumpStream>,
+        consistency: Consistency,
+        known: &Known,
+    ) -> Result<ComponentRecord, Error> {
+        let options = &self.plan.options;
+        let start = self.context.clock().now();
+        let step = self.recorder.begin(self.context, "dump", &info.name);
+        self.context.info(format!("backing up `{}`", info.name));
+        let total = inspection.size_bytes;
+        let stored = streams::store(self.context, session, &info.name, info.kind, options.allow_raw, total, dump).await;
+        let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
+        if let Some(before) = known.logical_bytes(&info.name)
+            && !options.allow_shrink
+            && stored.sizes.logical_bytes < before / 2
+        {
+            let text = format!(
+                "the dump of component `{}` has {} bytes, less than half of the {before} of the last snapshot",
+                info.name, stored.sizes.logical_bytes
+            );
+            return Err(Error::new(ErrorKind::Source, text));
+        }
+        let window = Window { start, end: self.context.clock().now() };
+        Ok(record(info, stored, ComponentStatus::Complete, consistency, window, inspection))
+    }
+
+    async fn folder(
+        &self,
+        session: &WriteSession,
+        info: &ComponentInfo,
+        consistency: Consistency,
+    ) -> Result<ComponentRecord, Error> {
+        let path = info.folder.as_ref().expect("a folder component has a folder");
+        let (start, run) = (self.context.clock().now(), self.recorder.run());
+        let step = self.recorder.begin(self.context, "copy", &info.name);
+        self.context.info(format!("backing up `{}` from {}", info.name, path.display()));
+        let deployment = &self.plan.deployment.name;
+        let stored = artifacts::store(self.context, self.repository, session, deployment, &info.name, path, run).await;
+        let facts = |stored: &artifacts::FolderStored| {
+            let sizes = &stored.stored.sizes;
+            let numbers = [("files", sizes.files), ("files_unchanged", sizes.files_unchanged)];
+            let mut numbers: BTreeMap<String, u64> =
+                numbers.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?))).collect();
+            numbers.insert("bytes".to_owned(), sizes.logical_bytes);
+            StepFacts { numbers, log: stored.problems.clone(), ..StepFacts::default() }
+        };
+        let mut found = self.recorder.end_with(self.context, step, stored, facts)?;
+        let status = if found.problems.is_empty() { ComponentStatus::Complete } else { ComponentStatus::Partial };
+        if status == ComponentStatus::Partial && !self.plan.options.allow_partial {
+            let text = format!("component `{}` cannot be read whole", info.name);
+            return Err(Error::with_source(ErrorKind::Source, text, found.problems.join("; ")));
+        }
+        found.stored.warnings.append(&mut found.problems);
+        let window = Window { start, end: self.context.clock().now() };
+        Ok(record(info, found.stored, status, consistency, window, &Inspection::default()))
+    }
+
+    /// A component that failed fails the run, unless the snapshot may be partial.
+    fn or_failed(
+        &self,
+        info: &ComponentInfo,
+        consistency: Consistency,
+        result: Result<ComponentRecord, Error>,
+    ) -> Result<ComponentRecord, Error> {
+        let error = match result {
+            Err(error) if self.plan.options.allow_partial && error.kind() == ErrorKind::Source => error,
+            other => return other,
+        };
+        let failure = error.chain().join(": ");
+        self.context.warn(format!("`{}` failed and is not in this snapshot: {failure}", info.name));
+        let now = self.context.clock().now();
+        let stored =
+            Stored { streams: vec![], layout: Layout::Plain, sizes: Sizes::default(), warnings: vec![failure.clone()] };
+        let window = Window { start: now, end: now };
+        let mut failed = record(info, stored, ComponentStatus::Failed, consistency, window, &Inspection::default());
+        failed.failure = Some(failure);
+        Ok(failed)
+    }
+
+    async fn commit(
+        &mut self,
+        session: WriteSession,
+        components: Vec<ComponentRecord>,
+        infrahub_version: Option<String>,
+        known: &Known,
+        lease: &LeaseKeeper,
+        not_running: Option<Error>,
+    ) -> Result<Made, Error> {
+        if components.iter().all(|component| component.status == ComponentStatus::Failed) {
+            return Err(Error::new(ErrorKind::Source, "every component failed"));
+        }
+        let step = self.recorder.begin(self.context, "commit", "repository");
+        let committed = self.commit_steps(session, components, infrahub_version, known, lease).await;
+        let facts = |made: &(SnapshotId, Manifest, u64)| StepFacts {
+            numbers: BTreeMap::from([("stored_bytes".to_owned(), made.2)]),
+            note: Some(format!("snapshot {}", made.0)),
+            ..StepFacts::default()
+        };
+        let (id, manifest, stored) = self.recorder.end_with(self.context, step, committed, facts)?;
+        self.recorder.snapshot(id);
+        Ok((id, manifest, stored, not_running))
+    }
+
+    async fn commit_steps(
+        &mut self,
+        session: WriteSession,
+        components: Vec<ComponentRecord>,
+        infrahub_version: Option<String>,
+        known: &Known,
+        lease: &LeaseKeeper,
+    ) -> Result<(SnapshotId, Manifest, u64), Error> {
+        self.context.cancel.check()?;
+        self.phase("pack")?;
+        let packs = session.flush().await?;
+        self.phase("index")?;
+        let index = session.write_index(packs).await?;
+        self.context.cancel.check()?;
+        self.phase("manifest")?;
+        let finished_at = self.context.clock().now();
+        let deadline = lease.deadline();
+        if finished_at > deadline {
+            let text = format!("the lease of this run ended at {deadline} and could not be renewed");
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        let manifest = Manifest {
+            format: crate::format::FORMAT_VERSION,
+            deployment: self.plan.deployment.name.clone(),
+            created_at: self.recorder.start(),
+            finished_at,
+            run: self.recorder.run(),
+            lease_deadline: deadline,
+            previous: known.head,
+            host: self.context.host.clone(),
+            tool: TOOL.to_owned(),
+            infrahub_version,
+            indexes: index.indexes().to_vec(),
+            components,
+            tags: self.plan.options.tags.clone(),
+        };
+        let stored = session.stored_bytes().await;
+        let id = session.commit(&manifest, &index).await?;
+        Ok((id, manifest, stored))
+    }
+}
+
+/// What earlier snapshots tell.
+struct Known {
+    head: Option<SnapshotId>,
+    last: Option<Manifest>,
+}
+
+impl Known {
+    fn new(snapshots: Vec<Snapshot>, deployment: &str) -> Self {
+        let head = snapshots.last().map(|snapshot| snapshot.id);
+        let mine = |snapshot: &Snapshot| {
+            let manifest = &snapshot.manifest;
+            manifest.deployment == deployment && manifest.is_complete() && !manifest.is_safety()
+        };
+        let last = snapshots.into_iter().rfind(mine).map(|snapshot| snapshot.manifest);
+        Self { head, last }
+    }
+
+    fn logical_bytes(&self, component: &str) -> Option<u64> {
+        Some(self.last.as_ref()?.component(component)?.sizes.logical_bytes)
+    }
+}
+
+fn record(
+    info: &ComponentInfo,
+    stored: Stored,
+    status: ComponentStatus,
+    consistency: Consistency,
+    window: Window,
+    inspection: &Inspection,
+) -> ComponentRecord {
+    ComponentRecord {
+        name: info.name.clone(),
+        kind: info.kind.as_str().to_owned(),
+        status,
+        failure: None,
+        consistency,
+        window,
+        layout: stored.layout,
+        streams: stored.streams,
+        sizes: stored.sizes,
+        version: inspection.version.clone(),
+        edition: inspection.edition.clone(),
+        counts: inspection.counts.clone(),
+        warnings: stored.warnings,
+    }
+}

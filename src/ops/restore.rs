@@ -1,0 +1,658 @@
+//! `restore`: check everything, show the plan, then break and mend.
+//!
+//! `neo4j-admin database load` destroys the old store before it looks at what it gets. So nothing reaches a load command
+//! before every byte that it will get was read, opened and hashed once (`fast`: before every chunk was found listed).
+//!
+//! Order: lock, finish what a killed run left, check, plan | safety snapshot, journal, stop, folders, databases, start, wait,
+//! compare counts, report. Whatever fails, what ran before is started again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::create::{self, CreateOptions, Source, choose};
+use super::evidence::{Recorder, StepFacts};
+use super::pause::{Paused, READY_TIMEOUT, first_error, left_open, without_panic};
+use super::source_check::check_record;
+use super::streams::Output;
+use super::trees::restore_tree;
+use super::{Context, Progress, dump, resume};
+use crate::component::artifact_store::restore::Overwrite;
+use crate::component::{Component, open_components};
+use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
+use crate::env::random_bytes;
+use crate::error::{Error, ErrorKind};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, SAFETY_TAG};
+use crate::format::report::Outcome;
+use crate::id::{ObjectId, SnapshotId, hex_of};
+use crate::provider::bespoke::BespokeProvider;
+use crate::provider::{Provider, ServiceState};
+use crate::repository::Repository;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::snapshots::Snapshot;
+use crate::state::{DeploymentLock, Journal, JournalEntry};
+
+/// Where to restore to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The deployment that this configuration file describes.
+    Deployment(PathBuf),
+    /// A folder that gets one file or folder for each component.
+    Folder(PathBuf),
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Only these components; empty: all.
+    pub components: Vec<String>,
+    /// Not these.
+    pub exclude: Vec<String>,
+    /// Only see that everything is listed; do not read it all first.
+    pub fast: bool,
+    /// Do not back up the running target first.
+    pub no_safety_snapshot: bool,
+    /// Go on although version or edition do not fit.
+    pub force: bool,
+    /// How long to wait for another operation on the same deployment.
+    pub wait: Option<Duration>,
+}
+
+/// What will be restored; everything was checked.
+pub struct RestorePlan {
+    snapshot: Snapshot,
+    records: Vec<ComponentRecord>,
+    into: Into,
+    lines: Vec<String>,
+    options: RestoreOptions,
+}
+
+enum Into {
+    Deployment(Box<IntoDeployment>),
+    Folder(PathBuf),
+}
+
+struct IntoDeployment {
+    path: PathBuf,
+    provider: Arc<BespokeProvider>,
+    streams: Vec<Box<dyn Component>>,
+    folders: Vec<ComponentInfo>,
+    stops: Vec<String>,
+    running: bool,
+    lock: DeploymentLock,
+}
+
+/// What was restored of one component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredComponent {
+    /// Its name.
+    pub name: String,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Files, where it is a folder.
+    pub files: Option<u64>,
+    /// Whether what is counted now is what was counted then; `None` if nothing was counted.
+    pub counts_match: Option<bool>,
+    /// What should be looked at.
+    pub notes: Vec<String>,
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The evidence, where the repository could keep it.
+    pub report: Option<ObjectId>,
+    /// Each component.
+    pub components: Vec<RestoredComponent>,
+    /// The snapshot that was made of the target before.
+    pub safety_snapshot: Option<SnapshotId>,
+}
+
+impl RestorePlan {
+    /// What will be done, for people and for the report.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.clone()
+    }
+
+    /// Whether anything that is there now will be gone.
+    pub fn destroys(&self) -> bool {
+        matches!(self.into, Into::Deployment(_))
+    }
+}
+
+/// Chooses and checks everything. Touches nothing, except that it finishes what a killed run left stopped.
+pub async fn plan(
+    context: &Context,
+    repository: &Arc<Repository>,
+    snapshot: Snapshot,
+    target: Target,
+    options: RestoreOptions,
+) -> Result<RestorePlan, Error> {
+    repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
+    let records = chosen(&snapshot, &options)?;
+    let into = match target {
+        Target::Folder(folder) => Into::Folder(free_folder(&folder, &records)?),
+        Target::Deployment(path) => {
+            Into::Deployment(Box::new(IntoDeployment::open(context, &path, &records, &options).await?))
+        }
+    };
+    let mut lines = vec![format!(
+        "restore snapshot {} of `{}`, made {}",
+        snapshot.id.short(),
+        snapshot.manifest.deployment,
+        snapshot.manifest.created_at
+    )];
+    if let Into::Deployment(into) = &into {
+        into.check_versions(context, &records, &options, &mut lines).await?;
+    }
+    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
+    for record in &records {
+        check_record(context, repository, &reader, record, options.fast).await?;
+        let how = if options.fast { "is listed" } else { "was read and hashed" };
+        lines.push(format!("`{}`: {} bytes, all of it {how}", record.name, record.sizes.logical_bytes));
+    }
+    match &into {
+        Into::Folder(folder) => lines.push(format!("write into {}, which holds none of it yet", folder.display())),
+        Into::Deployment(into) => lines.extend(into.lines(&records, &options)),
+    }
+    Ok(RestorePlan { snapshot, records, into, lines, options })
+}
+
+fn chosen(snapshot: &Snapshot, options: &RestoreOptions) -> Result<Vec<ComponentRecord>, Error> {
+    let all = &snapshot.manifest.components;
+    for name in options.components.iter().chain(&options.exclude) {
+        dump::find(snapshot, name)?;
+    }
+    let wanted = |name: &String| {
+        (options.components.is_empty() || options.components.contains(name)) && !options.exclude.contains(name)
+    };
+    let names: Vec<&String> = all.iter().map(|component| &component.name).filter(|name| wanted(name)).collect();
+    if names.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "no component is left"));
+    }
+    names.into_iter().map(|name| dump::find(snapshot, name).cloned()).collect()
+}
+
+/// Name of a component below the folder of `--to-files`.
+fn file_name(record: &ComponentRecord) -> String {
+    match record.layout {
+        Layout::Tree => record.name.clone(),
+        Layout::Plain | Layout::Neo4jDump { .. } => format!("{}.dump", record.name),
+    }
+}
+
+/// Refuses to overwrite anything, and to fill the disk.
+fn free_folder(folder: &Path, records: &[ComponentRecord]) -> Result<PathBuf, Error> {
+    for record in records {
+        // Component names come from a manifest, which other machines write.
+        if record.name.contains(['/', '\0']) || record.name.starts_with('.') || record.name.is_empty() {
+            let text = format!("component name `{}` cannot be a file name", record.name.escape_debug());
+            return Err(Error::new(ErrorKind::Incompatible, text));
+        }
+        let path = folder.join(file_name(record));
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::new(ErrorKind::Usage, format!("`{}` is already there", path.display())));
+        }
+    }
+    let needed = records.iter().map(|record| record.sizes.logical_bytes).sum();
+    check_space(folder, needed)?;
+    Ok(folder.to_owned())
+}
+
+/// Refuses if the file system of `path`, or of the nearest folder above that exists, has less than `needed` bytes free.
+fn check_space(path: &Path, needed: u64) -> Result<(), Error> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let Some(there) = absolute.ancestors().find(|path| path.is_dir()) else { return Ok(()) };
+    let Ok(stat) = rustix::fs::statvfs(there) else { return Ok(()) };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let text = format!("`{}` has {free} bytes free, {needed} are needed", there.display());
+    Err(Error::new(ErrorKind::Unavailable, text))
+}
+
+impl IntoDeployment {
+    async fn open(
+        context: &Context,
+        path: &Path,
+        records: &[ComponentRecord],
+        options: &RestoreOptions,
+    ) -> Result<Self, Error> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let provider = Arc::new(resume::read_provider(&path)?);
+        let lock = resume::lock(context, &provider.deployment().name, options.wait).await?;
+        resume::finish_open(context, &lock, resume::HalfReplaced::Accept).await?;
+        let mut deployment = provider.deployment().clone();
+        let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
+        choose(&mut deployment, &names, &[])?;
+        for record in records {
+            let component = deployment.components.iter().find(|component| component.name == record.name);
+            let kind = component.expect("chosen above").kind.as_str();
+            if kind != record.kind {
+                let text = format!("`{}` is `{}` in the snapshot and `{kind}` in the target", record.name, record.kind);
+                return Err(Error::new(ErrorKind::Incompatible, text));
+            }
+        }
+        let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
+        let opening = open_components(&provider, &context.outside.entropy, &wanted);
+        let opened = context.cancel.or(opening).await??;
+        let infos: Vec<ComponentInfo> =
+            opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
+        let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
+        let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
+        let mut running = true;
+        for service in &deployment.services {
+            running &= provider.state(service).await? == ServiceState::Running;
+        }
+        let (streams, folders) = (opened.streams, opened.folders);
+        Ok(Self { path, provider, streams, folders, stops, running, lock })
+    }
+
+    fn lines(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Vec<String> {
+        let mut lines =
+            vec![format!("into deployment `{}` ({})", self.provider.deployment().name, self.path.display())];
+        lines.push(match (self.running, options.no_safety_snapshot) {
+            (true, false) => "back up what is there now first".to_owned(),
+            (true, true) => "do NOT back up what is there now first, as was asked for".to_owned(),
+            (false, _) => "not back up what is there now: not all of it is running".to_owned(),
+        });
+        if !self.stops.is_empty() {
+            lines.push(format!("stop {}", self.stops.join(", ")));
+        }
+        for record in records {
+            lines.push(format!("DESTROY what is in `{}` now and put the snapshot's in its place", record.name));
+        }
+        if !self.stops.is_empty() {
+            lines.push("start again what ran before, wait until it serves, compare counts".to_owned());
+        }
+        lines
+    }
+
+    /// Version and edition of the running target must be able to take what the snapshot holds.
+    async fn check_versions(
+        &self,
+        context: &Context,
+        records: &[ComponentRecord],
+        options: &RestoreOptions,
+        lines: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        for component in &self.streams {
+            let name = &component.info().name;
+            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
+            let found = match context.cancel.or(component.inspect()).await? {
+                Ok(found) => found,
+                Err(error) => {
+                    lines.push(format!("`{name}` does not answer, so that its version is not compared"));
+                    context.warn(format!("`{name}` does not answer: {error}"));
+                    continue;
+                }
+            };
+            if let Some(problem) = misfit(record, &found) {
+                let text = format!("component `{name}` does not fit the target: {problem}");
+                if !options.force {
+                    return Err(Error::new(ErrorKind::Incompatible, text));
+                }
+                lines.push(format!("{text}; going on, as was asked for"));
+            }
+        }
+        for record in records.iter().filter(|record| record.status == ComponentStatus::Partial) {
+            let text = format!(
+                "component `{}` does not fit the target: the snapshot lacks files that could not be read, and they would be deleted",
+                record.name
+            );
+            if !options.force {
+                return Err(Error::new(ErrorKind::Incompatible, text));
+            }
+            lines.push(format!("{text}; going on, as was asked for"));
+        }
+        for info in &self.folders {
+            let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
+            check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a target that says `found` cannot take `record`.
+fn misfit(record: &ComponentRecord, found: &Inspection) -> Option<String> {
+    if let (Some(then), Some(now)) = (&record.edition, &found.edition)
+        && then != now
+    {
+        return Some(format!("the snapshot is of edition {then}, the target of {now}"));
+    }
+    let (then, now) = (record.version.as_deref()?, found.version.as_deref()?);
+    (major(now)? < major(then)?)
+        .then(|| format!("the snapshot is of version {then}, the target of {now}, which is older"))
+}
+
+/// The number before the first dot.
+fn major(version: &str) -> Option<u64> {
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Restores.
+pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: RestorePlan) -> Result<Restored, Error> {
+    let RestorePlan { snapshot, records, into, lines, options } = plan;
+    let deployment = match &into {
+        Into::Deployment(into) => into.provider.deployment().name.clone(),
+        Into::Folder(_) => snapshot.manifest.deployment.clone(),
+    };
+    let safety_snapshot = match &into {
+        Into::Deployment(into) if into.running && !options.no_safety_snapshot => {
+            Some(make_safety_snapshot(context, repository, into, &snapshot.id).await?)
+        }
+        Into::Deployment(_) | Into::Folder(_) => None,
+    };
+    let recorder = Recorder::new(context, "restore", Some(&deployment), lines);
+    recorder.snapshot(snapshot.id);
+    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
+    let run = Run { context, reader, recorder: &recorder, replacing: false.into() };
+    let result = match into {
+        Into::Folder(folder) => run.to_folder(&folder, &records).await,
+        Into::Deployment(into) => run.to_deployment(*into, &records).await,
+    };
+    let outcome = match &result {
+        Ok(components) if components.iter().any(|component| component.counts_match == Some(false)) => {
+            Outcome::Incomplete
+        }
+        Ok(_) => Outcome::Done,
+        Err(_) => Outcome::Failed,
+    };
+    // A read-only repository is restored from all the same.
+    let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
+    Ok(Restored { report, components: result?, safety_snapshot })
+}
+
+async fn make_safety_snapshot(
+    context: &Context,
+    repository: &Arc<Repository>,
+    into: &IntoDeployment,
+    before: &SnapshotId,
+) -> Result<SnapshotId, Error> {
+    context.info("backing up what is there now");
+    let components = into.streams.iter().map(|component| component.info().name.clone());
+    let components = components.chain(into.folders.iter().map(|info| info.name.clone())).collect();
+    let tags = BTreeMap::from([(SAFETY_TAG.to_owned(), format!("before restore of {before}"))]);
+    let options = CreateOptions { components, tags, allow_shrink: true, ..CreateOptions::default() };
+    let plan = create::plan(context, Source::Bespoke(into.path.clone()), options).await?;
+    let created = create::execute_locked(context, repository, plan, &into.lock).await;
+    Ok(created.map_err(|error| error.context("what is there now could not be backed up, so nothing was touched"))?.id)
+}
+
+struct Run<'a> {
+    context: &'a Context,
+    reader: Arc<ChunkReader>,
+    recorder: &'a Recorder,
+    replacing: std::sync::atomic::AtomicBool,
+}
+
+impl Run<'_> {
+    async fn to_folder(&self, folder: &Path, records: &[ComponentRecord]) -> Result<Vec<RestoredComponent>, Error> {
+        let io = |path: &Path, error| {
+            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", path.display()), error)
+        };
+        let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await;
+        made.map_err(|error| io(folder, error))?;
+        let mut restored = Vec::new();
+        for record in records {
+            let path = folder.join(file_name(record));
+            let step = self.recorder.begin(self.context, "write", &record.name);
+            let result = match record.layout {
+                Layout::Tree => self.tree(record, &path, Overwrite::Refuse).await,
+                Layout::Plain | Layout::Neo4jDump { .. } => self.file(record, &path).await,
+            };
+            restored.push(self.recorder.end_with(self.context, step, result, facts)?);
+        }
+        Ok(restored)
+    }
+
+    /// Writes a dump beside its name, and gives it its name when it is whole and durable.
+    async fn file(&self, record: &ComponentRecord, path: &Path) -> Result<RestoredComponent, Error> {
+        use tokio::io::AsyncWriteExt as _;
+        let tag = hex_of(&random_bytes::<4>(self.context.entropy()));
+        let part = path.with_extension(format!("dump.{tag}.part"));
+        let io = |error| {
+            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", part.display()), error)
+        };
+        let mut output = Output::open(&self.reader, record)?;
+        // A dump in clear is nobody else's business; and nothing that lies there under this name is followed.
+        let mut file =
+            tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).await.map_err(io)?;
+        let written = async {
+            let mut bytes = 0;
+            while let Some(piece) = self.context.cancel.or(output.next()).await?? {
+                file.write_all(&piece).await.map_err(io)?;
+                bytes += piece.len() as u64;
+                self.progress(record, bytes);
+            }
+            file.sync_all().await.map_err(io)?;
+            tokio::fs::rename(&part, path).await.map_err(io)?;
+            if let Some(folder) = path.parent() {
+                tokio::fs::File::open(folder).await.map_err(io)?.sync_all().await.map_err(io)?;
+            }
+            Ok::<u64, Error>(bytes)
+        };
+        let result = written.await;
+        self.context.events.progress_done("restore", &record.name);
+        if result.is_err() {
+            // The error is about the file; that its rest cannot be removed adds nothing.
+            let _ = tokio::fs::remove_file(&part).await;
+        }
+        Ok(RestoredComponent {
+            name: record.name.clone(),
+            bytes: result?,
+            files: None,
+            counts_match: None,
+            notes: vec![],
+        })
+    }
+
+    fn progress(&self, record: &ComponentRecord, done_bytes: u64) {
+        let (target, total_bytes) = (record.name.clone(), Some(record.sizes.logical_bytes));
+        self.context.events.progress(&Progress { action: "restore", target, done_bytes, total_bytes });
+    }
+
+    async fn tree(
+        &self,
+        record: &ComponentRecord,
+        path: &Path,
+        overwrite: Overwrite,
+    ) -> Result<RestoredComponent, Error> {
+        let summary = restore_tree(self.context, &self.reader, record, path, overwrite).await?;
+        let mut notes = Vec::new();
+        if summary.owners_not_set > 0 {
+            notes.push(format!("{} entries belong to another owner than before", summary.owners_not_set));
+        }
+        if summary.special_bits_not_set > 0 {
+            notes.push(format!("{} entries lack their set-id bits", summary.special_bits_not_set));
+        }
+        if let Some(old) = &summary.old_kept {
+            notes.push(format!("what was there before is left in {}", old.display()));
+        }
+        let (name, files) = (record.name.clone(), Some(summary.files));
+        Ok(RestoredComponent { name, bytes: summary.bytes, files, counts_match: None, notes })
+    }
+
+    async fn to_deployment(
+        &self,
+        into: IntoDeployment,
+        records: &[ComponentRecord],
+    ) -> Result<Vec<RestoredComponent>, Error> {
+        let deployment = into.provider.deployment().name.clone();
+        let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.path.clone()))?;
+        let mut paused = Paused::nothing(Arc::clone(&into.provider) as Arc<dyn Provider>);
+        let mut done = Vec::new();
+        let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;
+        let started = paused.start(self.context, self.recorder, &mut journal).await;
+        let not_running = !paused.all_run();
+        let result = first_error(self.context, loaded, started);
+        if let Err(error) = result {
+            if not_running {
+                return Err(left_open(&deployment, error));
+            }
+            // With a component half replaced, the journal stays: no `create` may take that for the deployment.
+            if !self.half_replaced() {
+                let closed = journal.close().map_err(Error::from);
+                closed.unwrap_or_else(|error| self.context.warn(error.chain().join(": ")));
+            }
+            let names: Vec<&str> = done.iter().map(|component: &RestoredComponent| component.name.as_str()).collect();
+            let told = match names[..] {
+                [] => "no component was replaced as a whole".to_owned(),
+                _ => format!("replaced: {}; the others were not, or only in part", names.join(", ")),
+            };
+            return Err(error.context(format!("the restore into `{deployment}` did not end well; {told}")));
+        }
+        journal.close()?;
+        self.compare(&into, records, &mut done).await?;
+        Ok(done)
+    }
+
+    async fn load_all(
+        &self,
+        into: &IntoDeployment,
+        records: &[ComponentRecord],
+        paused: &mut Paused,
+        journal: &mut Journal,
+        done: &mut Vec<RestoredComponent>,
+    ) -> Result<(), Error> {
+        journal.note(JournalEntry::Phase { name: "stop".to_owned() })?;
+        paused.stop(self.context, self.recorder, journal, &into.stops).await?;
+        journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
+        let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
+        // What databases refer to is there before they are.
+        for info in &into.folders {
+            self.context.info(format!("restoring `{}`", info.name));
+            let path = info.folder.as_ref().expect("a folder component has a folder");
+            let step = self.recorder.begin(self.context, "copy", &info.name);
+            let result = self.tree(record(&info.name), path, Overwrite::Replace).await;
+            done.push(self.recorder.end_with(self.context, step, result, facts)?);
+        }
+        for component in &into.streams {
+            let name = &component.info().name;
+            self.context.info(format!("restoring `{name}`"));
+            let step = self.recorder.begin(self.context, "load", name);
+            // A load command may destroy first and look then; PostgreSQL is loaded beside what is there.
+            let replaces = component.info().kind != ComponentKind::Postgres;
+            if replaces {
+                journal.note(JournalEntry::Replacing { component: name.clone() })?;
+                self.replacing.store(true, Ordering::Relaxed);
+            }
+            let result = self.load(&**component, record(name)).await;
+            if replaces && result.is_ok() {
+                self.replacing.store(false, Ordering::Relaxed);
+                journal.note(JournalEntry::Replaced { component: name.clone() })?;
+            }
+            let (restored, _) =
+                self.recorder.end_with(self.context, step, result, |(_, exit)| StepFacts::from(exit))?;
+            done.push(restored);
+        }
+        Ok(())
+    }
+
+    /// Whether a component was being replaced when the load ended.
+    fn half_replaced(&self) -> bool {
+        self.replacing.load(Ordering::Relaxed)
+    }
+
+    async fn load(
+        &self,
+        component: &dyn Component,
+        record: &ComponentRecord,
+    ) -> Result<(RestoredComponent, crate::component::ExitOk), Error> {
+        let mut output = Output::open_for_load(&self.reader, record)?;
+        let mut load = component.load().await?;
+        let fed = async {
+            let mut bytes = 0;
+            while let Some(piece) = self.context.cancel.or(output.next()).await?? {
+                bytes += piece.len() as u64;
+                self.context.cancel.or(load.write(piece)).await??;
+                self.progress(record, bytes);
+            }
+            Ok::<u64, Error>(bytes)
+        };
+        let fed = fed.await;
+        self.context.events.progress_done("restore", &record.name);
+        match fed {
+            Ok(bytes) => {
+                let exit = load.finish().await?;
+                let name = record.name.clone();
+                Ok((RestoredComponent { name, bytes, files: None, counts_match: None, notes: vec![] }, exit))
+            }
+            Err(error) => {
+                load.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until the databases answer, and compares what they count with what was counted then.
+    async fn compare(
+        &self,
+        into: &IntoDeployment,
+        records: &[ComponentRecord],
+        done: &mut [RestoredComponent],
+    ) -> Result<(), Error> {
+        for component in &into.streams {
+            let name = &component.info().name;
+            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
+            let restored = done.iter_mut().find(|restored| restored.name == *name).expect("restored above");
+            if !runs(&*into.provider, &component.info().stopped_for_load).await? {
+                restored.notes.push("its services did not run before and were left so: nothing was counted".to_owned());
+                continue;
+            }
+            let step = self.recorder.begin(self.context, "compare", name);
+            let result = async {
+                self.context.cancel.or(component.wait_ready(READY_TIMEOUT)).await??;
+                Ok(self.context.cancel.or(component.inspect()).await??)
+            };
+            let result: Result<Inspection, Error> = result.await;
+            let found = match self.recorder.end_with(self.context, step, result, |found| StepFacts {
+                numbers: found.counts.clone(),
+                ..StepFacts::default()
+            }) {
+                Ok(found) => found,
+                Err(error) => return Err(error.context(format!("`{name}` was restored but does not answer"))),
+            };
+            if record.counts.is_empty() || found.counts.is_empty() {
+                continue;
+            }
+            let differences = differences(&record.counts, &found.counts);
+            // Counted while it was written to, then dumped: the counts are near the dump's, not its own.
+            let exact = record.consistency == Consistency::Quiesced;
+            restored.counts_match = (exact || differences.is_empty()).then_some(differences.is_empty());
+            restored.notes.extend(differences);
+        }
+        Ok(())
+    }
+}
+
+/// Whether all of `services` run.
+async fn runs(provider: &dyn Provider, services: &[String]) -> Result<bool, Error> {
+    for service in services {
+        if provider.state(service).await? == ServiceState::Stopped {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn facts(restored: &RestoredComponent) -> StepFacts {
+    let mut numbers = BTreeMap::from([("bytes".to_owned(), restored.bytes)]);
+    numbers.extend(restored.files.map(|files| ("files".to_owned(), files)));
+    StepFacts { numbers, log: restored.notes.clone(), ..StepFacts::default() }
+}
+
+/// What is counted differently.
+fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<String> {
+    let names: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let count = |counts: &BTreeMap<String, u64>, name: &String| counts.get(name).copied().unwrap_or(0);
+    names
+        .into_iter()
+        .filter(|name| count(then, name) != count(now, name))
+        .map(|name| format!("{name}: {} in the snapshot, {} now", count(then, name), count(now, name)))
+        .collect()
+}

@@ -1,0 +1,458 @@
+//! What a running operation has stopped, written down before it is done, so that a killed run can be put right.
+//!
+//! One file for each deployment, one JSON object a line, each fsynced before the call that wrote it returns. A finished
+//! run removes its file; a file that is there while nobody holds the lock was left by a run that was killed.
+//!
+//! Holds: a last line without its end was never acknowledged, and counts as not written. Damage anywhere else is an
+//! error. A journal that tells of an unfinished run is never overwritten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{DeploymentLock, FILE_MODE, State, StateError, io_error, read_if_there, sync_parent};
+use crate::env::{Clock, SystemClock};
+use crate::id::RunId;
+
+/// One thing that happened, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "kebab-case")]
+pub enum JournalEntry {
+    /// These services ran when the operation began, in the order in which they start.
+    WasRunning {
+        /// The services.
+        services: Vec<String>,
+    },
+    /// A service is about to be stopped.
+    Stopping {
+        /// The service.
+        service: String,
+    },
+    /// A service has been stopped.
+    Stopped {
+        /// The service.
+        service: String,
+    },
+    /// A service is about to be started.
+    Starting {
+        /// The service.
+        service: String,
+    },
+    /// A service has been started.
+    Started {
+        /// The service.
+        service: String,
+    },
+    /// The content of a component is about to be destroyed and replaced.
+    Replacing {
+        /// The component.
+        component: String,
+    },
+    /// The content of a component has been replaced.
+    Replaced {
+        /// The component.
+        component: String,
+    },
+    /// The operation came to a part of its own.
+    Phase {
+        /// The part.
+        name: String,
+    },
+}
+
+/// The first line of a journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Beginning {
+    deployment: String,
+    operation: String,
+    run: RunId,
+    config_path: Option<PathBuf>,
+    since: Timestamp,
+}
+
+/// The journal of an operation that runs. Dropped without [`Journal::close`], it stays for `resume`.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+/// A journal that a killed run left, or that a living one is writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenJournal {
+    /// The deployment.
+    pub deployment: String,
+    /// What was being done.
+    pub operation: String,
+    /// By which run.
+    pub run: RunId,
+    /// The configuration file that the run was given.
+    pub config_path: Option<PathBuf>,
+    /// When the run began.
+    pub since: Timestamp,
+    /// What it wrote down, in order.
+    pub entries: Vec<JournalEntry>,
+    /// Services that ran before and, as far as is known, do not now; in the order in which they start.
+    pub services_to_start: Vec<String>,
+}
+
+impl OpenJournal {
+    /// Services that were asked to stop, without a word on whether they did.
+    pub fn going_down(&self) -> BTreeSet<&str> {
+        let mut going_down = BTreeSet::new();
+        for entry in &self.entries {
+            match entry {
+                JournalEntry::Stopping { service } => {
+                    going_down.insert(service.as_str());
+                }
+                JournalEntry::Stopped { service } => {
+                    going_down.remove(service.as_str());
+                }
+                JournalEntry::WasRunning { .. }
+                | JournalEntry::Starting { .. }
+                | JournalEntry::Started { .. }
+                | JournalEntry::Replacing { .. }
+                | JournalEntry::Replaced { .. }
+                | JournalEntry::Phase { .. } => {}
+            }
+        }
+        going_down
+    }
+
+    /// Components whose replacing began and did not end.
+    pub fn half_replaced(&self) -> BTreeSet<&str> {
+        let mut half = BTreeSet::new();
+        for entry in &self.entries {
+            match entry {
+                JournalEntry::Replacing { component } => {
+                    half.insert(component.as_str());
+                }
+                JournalEntry::Replaced { component } => {
+                    half.remove(component.as_str());
+                }
+                JournalEntry::WasRunning { .. }
+                | JournalEntry::Stopping { .. }
+                | JournalEntry::Stopped { .. }
+                | JournalEntry::Starting { .. }
+                | JournalEntry::Started { .. }
+                | JournalEntry::Phase { .. } => {}
+            }
+        }
+        half
+    }
+}
+
+impl Journal {
+    /// Begins the journal of an operation; durable on return.
+    ///
+    /// # Errors
+    /// [`StateError::Unfinished`] if a killed run left one: that must be resumed first.
+    pub fn begin(
+        lock: &DeploymentLock,
+        operation: &str,
+        run: RunId,
+        config_path: Option<PathBuf>,
+    ) -> Result<Self, StateError> {
+        let deployment = lock.deployment().to_owned();
+        let path = lock.state.journal_path(&deployment);
+        if let Some(left) = lock.state.open_journal(&deployment)? {
+            return Err(StateError::Unfinished { deployment, operation: left.operation, path });
+        }
+        lock.tell_operation(operation)?;
+        let since = SystemClock.now();
+        let beginning = Beginning { deployment, operation: operation.to_owned(), run, config_path, since };
+        // Truncating loses nothing: whatever is there never got its first line, so its run had not begun.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
+        let file = file.map_err(|source| io_error("make", &path, source))?;
+        let mut journal = Self { file, path };
+        journal.append(&beginning)?;
+        sync_parent(&journal.path).map_err(|source| io_error("make", &journal.path, source))?;
+        Ok(journal)
+    }
+
+    /// Goes on with the journal that a killed run left; `None` if there is none.
+    ///
+    /// # Errors
+    /// As for [`State::open_journal`].
+    pub fn resume(lock: &DeploymentLock) -> Result<Option<(Self, OpenJournal)>, StateError> {
+        let path = lock.state.journal_path(lock.deployment());
+        let Some((left, whole)) = read_journal(&path)? else {
+            return Ok(None);
+        };
+        check_owner(&path, &left, lock.deployment())?;
+        let open = || {
+            let file = OpenOptions::new().append(true).open(&path)?;
+            // A torn last line would run into the next one.
+            file.set_len(whole)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| io_error("open", &path, source))?;
+        Ok(Some((Self { file, path }, left)))
+    }
+
+    /// Writes one entry down; durable on return.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; then what the entry announces must not be done.
+    pub fn note(&mut self, entry: JournalEntry) -> Result<(), StateError> {
+        self.append(&entry)
+    }
+
+    /// Ends the journal of an operation that left nothing to put right; durable on return.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] if the file cannot be removed.
+    pub fn close(self) -> Result<(), StateError> {
+        let remove = || {
+            fs::remove_file(&self.path)?;
+            sync_parent(&self.path)
+        };
+        remove().map_err(|source| io_error("remove", &self.path, source))
+    }
+
+    fn append<T: Serialize>(&mut self, line: &T) -> Result<(), StateError> {
+        let mut write = || -> io::Result<()> {
+            // A path that is not UTF-8 has no JSON.
+            let mut bytes = serde_json::to_vec(line).map_err(io::Error::other)?;
+            bytes.push(b'\n');
+            let whole = self.file.metadata()?.len();
+            let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_all());
+            if written.is_err() {
+                // Half a line (a full disk) must not run into the next one. What the first error says is what matters.
+                let _ = self.file.set_len(whole);
+                let _ = self.file.seek(io::SeekFrom::Start(whole));
+            }
+            written
+        };
+        write().map_err(|source| io_error("write", &self.path, source))
+    }
+}
+
+impl State {
+    /// The journal that a run of this deployment left; `None` if the last one finished.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] if a line other than a torn last one cannot be read.
+    pub fn open_journal(&self, deployment: &str) -> Result<Option<OpenJournal>, StateError> {
+        let path = self.journal_path(deployment);
+        let Some((left, _)) = read_journal(&path)? else {
+            return Ok(None);
+        };
+        check_owner(&path, &left, deployment)?;
+        Ok(Some(left))
+    }
+
+    /// The journals of all deployments that are open, those of running operations among them; by deployment.
+    ///
+    /// # Errors
+    /// As for [`State::open_journal`].
+    pub fn list_open(&self) -> Result<Vec<OpenJournal>, StateError> {
+        let folder = self.root.join("journals");
+        let paths = || fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+        let mut open = Vec::new();
+        for path in paths().map_err(|source| io_error("list", &folder, source))? {
+            open.extend(read_journal(&path)?.map(|(journal, _)| journal));
+        }
+        open.sort_by(|a, b| a.deployment.cmp(&b.deployment));
+        Ok(open)
+    }
+
+    fn journal_path(&self, deployment: &str) -> PathBuf {
+        self.file_for("journals", "", deployment, ".jsonl")
+    }
+}
+
+fn check_owner(path: &Path, journal: &OpenJournal, deployment: &str) -> Result<(), StateError> {
+    if journal.deployment == deployment {
+        return Ok(());
+    }
+    let (found, expected) = (journal.deployment.clone(), deployment.to_owned());
+    Err(StateError::Foreign { path: path.to_owned(), found, expected })
+}
+
+/// What a journal tells, and the length in bytes of its whole lines; `None` if not even its first line is whole.
+fn read_journal(path: &Path) -> Result<Option<(OpenJournal, u64)>, StateError> {
+    let Some(bytes) = read_if_there(path)? else {
+        return Ok(None);
+    };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let mut lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n').zip(1..);
+    let Some((first, _)) = lines.next() else {
+        return Ok(None);
+    };
+    let damaged = |line, source| StateError::Damaged { path: path.to_owned(), line, source };
+    let begin: Beginning = serde_json::from_slice(first).map_err(|source| damaged(1, source))?;
+    let entries = lines
+        .map(|(text, line)| serde_json::from_slice(text).map_err(|source| damaged(line, source)))
+        .collect::<Result<Vec<JournalEntry>, _>>()?;
+    let journal = OpenJournal {
+        deployment: begin.deployment,
+        operation: begin.operation,
+        run: begin.run,
+        config_path: begin.config_path,
+        since: begin.since,
+        services_to_start: services_to_start(&entries),
+        entries,
+    };
+    Ok(Some((journal, whole as u64)))
+}
+
+/// Services that were running and have not been started since they were last about to be stopped.
+fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
+    let mut running: Vec<&String> = Vec::new();
+    let mut down = BTreeMap::new();
+    for entry in entries {
+        match entry {
+            JournalEntry::WasRunning { services } => {
+                for service in services {
+                    if !running.contains(&service) {
+                        running.push(service);
+                    }
+                }
+            }
+            JournalEntry::Stopping { service } | JournalEntry::Stopped { service } => {
+                down.insert(service, true);
+            }
+            JournalEntry::Started { service } => {
+                down.insert(service, false);
+            }
+            JournalEntry::Starting { .. }
+            | JournalEntry::Replacing { .. }
+            | JournalEntry::Replaced { .. }
+            | JournalEntry::Phase { .. } => {}
+        }
+    }
+    running.into_iter().filter(|service| down.get(service) == Some(&true)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: RunId = RunId::from_bytes([7; 16]);
+
+    fn stopping(service: &str) -> JournalEntry {
+        JournalEntry::Stopping { service: service.to_owned() }
+    }
+
+    fn started(service: &str) -> JournalEntry {
+        JournalEntry::Started { service: service.to_owned() }
+    }
+
+    fn was_running(services: &[&str]) -> JournalEntry {
+        JournalEntry::WasRunning { services: services.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
+    /// A state folder in which a run of deployment `d` was killed after `entries`.
+    fn killed(entries: &[JournalEntry]) -> (tempfile::TempDir, State) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let lock = state.lock_deployment("d", None).unwrap();
+        let mut journal = Journal::begin(&lock, "create", RUN, Some("/etc/d.toml".into())).unwrap();
+        for entry in entries {
+            journal.note(entry.clone()).unwrap();
+        }
+        drop(lock);
+        (folder, state)
+    }
+
+    fn tear(state: &State, torn: &str) {
+        let mut file = OpenOptions::new().append(true).open(state.journal_path("d")).unwrap();
+        file.write_all(torn.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_was_noted_is_there_after_a_kill() {
+        let entries = [was_running(&["a", "b"]), stopping("b")];
+        let (_folder, state) = killed(&entries);
+        let left = state.open_journal("d").unwrap().unwrap();
+        assert_eq!((left.operation.as_str(), left.run, left.config_path), ("create", RUN, Some("/etc/d.toml".into())));
+        assert_eq!(left.entries, entries);
+        assert_eq!(left.services_to_start, ["b"]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_ignored() {
+        let (_folder, state) = killed(&[was_running(&["a"]), stopping("a")]);
+        tear(&state, r#"{"entry":"started","ser"#);
+        assert_eq!(state.open_journal("d").unwrap().unwrap().services_to_start, ["a"]);
+    }
+
+    #[test]
+    fn a_damaged_line_that_is_not_the_last_is_an_error() {
+        let (_folder, state) = killed(&[was_running(&["a"])]);
+        tear(&state, "{\"entry\":\n{\"entry\":\"phase\",\"name\":\"dump\"}\n");
+        assert!(matches!(state.open_journal("d"), Err(StateError::Damaged { line: 3, .. })));
+    }
+
+    #[test]
+    fn a_resumed_journal_goes_on_behind_its_last_whole_line() {
+        let (_folder, state) = killed(&[was_running(&["a"]), stopping("a")]);
+        tear(&state, r#"{"entry":"sto"#);
+        let lock = state.lock_deployment("d", None).unwrap();
+        let (mut journal, _) = Journal::resume(&lock).unwrap().unwrap();
+        journal.note(started("a")).unwrap();
+        let left = state.open_journal("d").unwrap().unwrap();
+        assert_eq!((left.entries.len(), left.services_to_start.len()), (3, 0));
+    }
+
+    #[test]
+    fn a_closed_journal_is_gone() {
+        let (_folder, state) = killed(&[]);
+        let lock = state.lock_deployment("d", None).unwrap();
+        Journal::resume(&lock).unwrap().unwrap().0.close().unwrap();
+        assert_eq!(state.open_journal("d").unwrap(), None);
+        assert!(state.list_open().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_run_does_not_begin_over_one_that_was_killed() {
+        let (_folder, state) = killed(&[was_running(&["a"]), stopping("a")]);
+        let lock = state.lock_deployment("d", None).unwrap();
+        let refused = Journal::begin(&lock, "prune", RUN, None);
+        assert!(matches!(refused, Err(StateError::Unfinished { .. })), "{refused:?}");
+        assert_eq!(state.open_journal("d").unwrap().unwrap().operation, "create");
+    }
+
+    #[test]
+    fn a_run_killed_before_its_first_line_was_whole_stands_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        fs::write(state.journal_path("d"), r#"{"deployment":"#).unwrap();
+        assert_eq!(state.open_journal("d").unwrap(), None);
+        let lock = state.lock_deployment("d", None).unwrap();
+        Journal::begin(&lock, "create", RUN, None).unwrap();
+        assert!(state.open_journal("d").unwrap().is_some());
+    }
+
+    #[test]
+    fn all_open_journals_are_listed() {
+        let (_folder, state) = killed(&[]);
+        let lock = state.lock_deployment("another", None).unwrap();
+        Journal::begin(&lock, "restore", RUN, None).unwrap();
+        let deployments: Vec<_> = state.list_open().unwrap().into_iter().map(|left| left.deployment).collect();
+        assert_eq!(deployments, ["another", "d"]);
+    }
+
+    #[test]
+    fn only_services_that_ran_and_are_down_are_started_again() {
+        let entries = [
+            was_running(&["a", "b", "c", "d"]),
+            stopping("d"),
+            stopping("x"),
+            stopping("c"),
+            started("c"),
+            stopping("b"),
+            started("b"),
+            stopping("b"),
+            JournalEntry::Starting { service: "b".to_owned() },
+        ];
+        assert_eq!(services_to_start(&entries), ["b", "d"]);
+    }
+}

@@ -1,0 +1,326 @@
+//! What a review found once and must not come back.
+
+mod place;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use infrahub_backup::env::{Clock, SystemClock, SystemEntropy, random_bytes};
+use infrahub_backup::format::config::{ProfileName, Profiles};
+use infrahub_backup::format::envelope::ObjectType;
+use infrahub_backup::format::index::{ChunkEntry, Index, PackEntry, SegmentEntry, SegmentKind};
+use infrahub_backup::format::manifest::{
+    ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window,
+};
+use infrahub_backup::id::{ChunkId, ObjectId, ObjectName, RunId};
+use infrahub_backup::ops::create::{CreateOptions, Source};
+use infrahub_backup::ops::restore::{self, RestoreOptions, Target};
+use infrahub_backup::ops::{dump, verify};
+use infrahub_backup::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
+use infrahub_backup::repository::cache::Cache;
+use infrahub_backup::repository::check::Depth;
+use infrahub_backup::repository::chunks::ChunkReader;
+use infrahub_backup::repository::claim::Claims;
+use infrahub_backup::repository::executor::RayonExecutor;
+use infrahub_backup::repository::session::{InputBlock, SessionOptions};
+use infrahub_backup::repository::snapshots::Snapshot;
+use infrahub_backup::repository::stream::StreamReader;
+use infrahub_backup::repository::{Outside, open};
+use infrahub_backup::seal::slot::{Credential, NewCredential};
+use infrahub_backup::storage::local::LocalStore;
+use infrahub_backup::storage::{Capabilities, ObjectInfo, Store, StoreError};
+use place::{Place, backed_up, files, place, told};
+
+#[test]
+fn claiming_and_settling_at_once_do_not_deadlock() {
+    let cache = Arc::new(Cache::temporary().unwrap());
+    let chunk = ChunkEntry { id: ChunkId::from_bytes([4; 32]), length: 77 };
+    let segment = SegmentEntry {
+        kind: SegmentKind::Chunks,
+        offset: 108,
+        stored_length: 100,
+        depth: 0,
+        base: vec![],
+        chunks: vec![chunk],
+    };
+    let pack = PackEntry {
+        id: ObjectId::of(b"pack"),
+        kind: ObjectType::ContentPack,
+        stored_size: 208,
+        segments: vec![segment],
+    };
+    let index = Index { supersedes: vec![], packs: vec![pack.clone()] };
+    cache.add_index(&ObjectId::of(b"i"), &index).unwrap();
+    let claims = Claims::new(cache, HashSet::from([pack.id]));
+    let (send, receive) = std::sync::mpsc::channel();
+    for who in 0..2 {
+        let (claims, pack, send) = (claims.clone(), pack.clone(), send.clone());
+        std::thread::spawn(move || {
+            for _ in 0..200 {
+                if who == 0 {
+                    for _ in 0..50 {
+                        claims.claim(0, &chunk.id, 77).unwrap();
+                    }
+                } else {
+                    claims.settle(std::slice::from_ref(&pack));
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+            }
+            send.send(who).unwrap();
+        });
+    }
+    for _ in 0..2 {
+        receive.recv_timeout(Duration::from_secs(20)).expect("DEADLOCK");
+    }
+}
+
+#[derive(Debug)]
+struct Gate(LocalStore, tokio::sync::watch::Receiver<bool>);
+#[async_trait::async_trait]
+impl Store for Gate {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        if name.as_str().starts_with("packs/") {
+            let mut w = self.1.clone();
+            w.wait_for(|open| *open).await.unwrap();
+        }
+        self.0.put_new(name, bytes).await
+    }
+    async fn get(&self, name: &ObjectName, m: u64) -> Result<Bytes, StoreError> {
+        self.0.get(name, m).await
+    }
+    async fn get_range(&self, name: &ObjectName, r: Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, r).await
+    }
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.size(name).await
+    }
+    async fn list(&self, p: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list(p).await
+    }
+    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.0.delete(name).await
+    }
+}
+
+fn noise(mib: usize) -> Vec<u8> {
+    let mut out = vec![0; mib << 20];
+    blake3::Hasher::new_keyed(&random_bytes(&SystemEntropy)).finalize_xof().fill(&mut out);
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_component_does_not_take_the_packs_of_a_finished_one_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (open_gate, gate) = tokio::sync::watch::channel(false);
+    let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(Path::new(folder.path()).join("r")).unwrap(), gate));
+    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
+    let repository =
+        Arc::new(open::open(Arc::clone(&store), &Credential::KeyFile(key.unwrap()), None, outside).await.unwrap());
+    let budget = Budget::new(BUDGET_BYTES_DEFAULT).unwrap();
+    let session =
+        repository.write(SessionOptions { budget, executor: Arc::new(RayonExecutor), stage: None }).await.unwrap();
+    let content = noise(18);
+    let mut one = session.component().await;
+    let mut stream = one.content(ProfileName::Dump);
+    for piece in content.chunks(200_000) {
+        one.write(&mut stream, InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None })
+            .await
+            .unwrap();
+    }
+    let (record, _) = one.end_as("content", stream).await.unwrap();
+    one.finish().await.unwrap();
+    let mut two = session.component().await;
+    let mut stream = two.content(ProfileName::Dump);
+    for piece in noise(8).chunks(200_000) {
+        two.write(&mut stream, InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None })
+            .await
+            .unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(stream);
+    drop(two); // its dump process exited with 1
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    open_gate.send(true).unwrap();
+    let packs = session.flush().await.unwrap();
+    let index = session.write_index(packs).await.unwrap();
+    let now = SystemClock.now();
+    let component = ComponentRecord {
+        name: "database".into(),
+        kind: "opaque".into(),
+        status: ComponentStatus::Complete,
+        failure: None,
+        consistency: Consistency::Given,
+        window: Window { start: now, end: now },
+        layout: Layout::Plain,
+        streams: vec![record],
+        sizes: Sizes::default(),
+        version: None,
+        edition: None,
+        counts: BTreeMap::new(),
+        warnings: vec![],
+    };
+    let manifest = Manifest {
+        format: 1,
+        deployment: "t".into(),
+        created_at: now,
+        finished_at: now,
+        run: RunId::from_bytes([1; 16]),
+        lease_deadline: now,
+        previous: None,
+        host: "t".into(),
+        tool: "t".into(),
+        infrahub_version: None,
+        indexes: index.indexes().to_vec(),
+        components: vec![component.clone()],
+        tags: BTreeMap::new(),
+    };
+    session.commit(&manifest, &index).await.unwrap();
+    let reader = Arc::new(ChunkReader::new(Arc::clone(&repository), Arc::new(RayonExecutor)));
+    let s = &component.streams[0];
+    let mut stream = StreamReader::new(reader, &s.root, s.length).unwrap();
+    let mut out = Vec::new();
+    while let Some(piece) = stream.next().await.expect("ACKNOWLEDGED BUT NOT RESTORABLE") {
+        out.extend_from_slice(&piece);
+    }
+    assert!(out == content);
+}
+
+fn site(place: &Place, stop: &str, start: &str, more: &str) -> Source {
+    let f = place.folder.path().display().to_string();
+    std::fs::write(format!("{f}/runs"), "").unwrap();
+    let text = format!(
+        r#"
+[deployment]
+name = "site"
+[[service]]
+name = "server"
+stop = ["sh", "-c", "{stop}", "{f}"]
+start = ["sh", "-c", "{start}", "{f}"]
+probe = ["sh", "-c", "test -e $0/runs", "{f}"]
+stopped_codes = [1]
+stop_timeout = "1s"
+[[component]]
+name = "queue"
+kind = "opaque"
+dump = ["echo", "hello"]
+load = ["cat"]
+also_stop = ["server"]
+{more}
+"#
+    );
+    let path = place.folder.path().join("site.toml");
+    std::fs::write(&path, text).unwrap();
+    Source::Bespoke(path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_start_and_then_an_error_keeps_the_journal() {
+    let place = place().await;
+    let gone = place.folder.path().join("not-there").display().to_string();
+    let source = site(
+        &place,
+        "rm $0/runs",
+        "false",
+        &format!("[[component]]\nname = \"artifacts\"\nkind = \"artifacts\"\npath = \"{gone}\"\n"),
+    );
+    backed_up(&place, source, CreateOptions::default()).await.unwrap_err();
+    assert_eq!(place.context.state.list_open().unwrap().len(), 1, "JOURNAL CLOSED, SERVER DOWN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_stops_late_is_started_again() {
+    let place = place().await;
+    let source = site(&place, "setsid sh -c 'sleep 4; rm $0/runs' $0 >/dev/null 2>&1 & sleep 60", "touch $0/runs", "");
+    backed_up(&place, source, CreateOptions::default()).await.unwrap_err();
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    let runs = place.folder.path().join("runs").exists();
+    assert!(runs || place.context.state.list_open().unwrap().len() == 1, "SERVER DOWN, JOURNAL CLOSED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_verify_found_rotten_is_stored_anew() {
+    let place = place().await;
+    backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
+    for info in place.repository.store().list("packs").await.unwrap() {
+        let path = place.folder.path().join("repository").join(info.name.as_str());
+        let mut bytes = std::fs::read(&path).unwrap();
+        for at in (200..bytes.len()).step_by(4096) {
+            bytes[at] ^= 1;
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let found = verify::verify(&place.context, &place.repository, Depth::Data, &[]).await.unwrap();
+    assert!(!found.checked.findings.is_empty());
+    let second = backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
+    let snapshot = Snapshot { id: second.id, manifest: second.manifest.clone() };
+    let target = Target::Folder(place.folder.path().join("out"));
+    let plan = restore::plan(&place.context, &place.repository, snapshot, target, RestoreOptions::default()).await;
+    if let Err(error) = plan {
+        panic!("UNRESTORABLE AFTER REMEDY: {}", told(&error));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_its_own_base_is_an_error_and_no_hang() {
+    use infrahub_backup::format::envelope::ObjectType;
+    let place = place().await;
+    let made = backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
+    for id in place.repository.list_objects(ObjectType::Index).await.unwrap() {
+        let mut index = place.repository.get_index(&id).await.unwrap();
+        for pack in index.packs.iter_mut().filter(|p| p.kind == ObjectType::ContentPack) {
+            for segment in &mut pack.segments {
+                segment.depth = 1;
+                segment.base = vec![segment.chunks[0].id];
+            }
+        }
+        place.repository.put_object(ObjectType::Index, &index.encode()).await.unwrap();
+        place
+            .repository
+            .store()
+            .delete(&infrahub_backup::format::layout::object(ObjectType::Index, &id))
+            .await
+            .unwrap();
+    }
+    place.repository.sync_index().await.unwrap();
+    let mut out = Vec::new();
+    let snapshot = Snapshot { id: made.id, manifest: made.manifest.clone() };
+    let work = dump::dump(&place.context, &place.repository, &snapshot, "database", None, &mut out);
+    let done = tokio::time::timeout(std::time::Duration::from_secs(10), work).await;
+    assert!(done.is_ok(), "HANGS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_an_older_copy_does_not_disturb_a_restore() {
+    let place = place().await;
+    let root = place.folder.path().to_owned();
+    let text = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(root.join("repository"))
+        .arg(root.join("replica"))
+        .status()
+        .unwrap();
+    assert!(text.success());
+    let made = backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
+    let snapshot = Snapshot { id: made.id, manifest: made.manifest.clone() };
+    let target = Target::Folder(root.join("out"));
+    let plan =
+        restore::plan(&place.context, &place.repository, snapshot, target, RestoreOptions::default()).await.unwrap();
+    // `verify --repo replica` by cron: another open with the same cache folder
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(root.join("replica")).unwrap());
+    place.context.open(store, &place.key).await.unwrap();
+    match restore::execute(&place.context, &place.repository, plan).await {
+        Ok(_) => {}
+        Err(e) => panic!("AFTER THE CHECK: {}", told(&e)),
+    }
+}
