@@ -4,7 +4,7 @@
 //!
 //! * **vault** — how bytes are kept: [`format`], [`chunker`], [`seal`], [`storage`], [`repository`];
 //! * **field** — where bytes come from: [`deployment`], [`provider`], [`component`];
-//! * **hall** — [`state`], [`ops`], [`error`] and `cli`, the only printing.
+//! * **hall** — [`state`], [`ops`], [`error`] and [`cli`], the only printing.
 //!
 //! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`]. `tests/architecture.rs` holds the table of who may
 //! import whom.
@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chunker;
+pub mod cli;
 pub mod component;
 pub mod deployment;
 pub mod env;

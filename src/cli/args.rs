@@ -1,0 +1,374 @@
+//! The arguments, as clap reads them. What they mean is decided elsewhere.
+//!
+//! Every flag is global or belongs to one command; a global one may stand before or after the command's name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::legacy;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "infrahub-backup",
+    version,
+    about = "Back up, verify and restore Infrahub deployments, and prove it",
+    after_help = "Each flag can also be given as a variable: `--backup-dir` as INFRAHUB_BACKUP_DIR.\n\
+                  Try it without any deployment: infrahub-backup demo",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Where the repository is: a path or fs://PATH [default: BACKUP_DIR/repository]
+    #[arg(long, global = true, value_name = "PLACE")]
+    pub repo: Option<String>,
+    /// The key file that opens the repository
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A file with the password that opens the repository [variable: INFRAHUB_REPO_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// A command that prints the password, run by `sh -c`
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub password_command: Option<String>,
+    /// Go on although the place holds another repository than it did before
+    #[arg(long, global = true)]
+    pub accept_new_repository: bool,
+    /// The configuration file [default: infrahub-backup.toml here, then in the user's and the system's folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder of backups [default: infrahub_backups here]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+    /// Where this machine remembers unfinished runs and which repository is where
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where indexes are cached; it may be deleted at any time
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Keep no cache on disk
+    #[arg(long, global = true)]
+    pub no_cache: bool,
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How logs and errors are written to standard error
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Tell every step
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Tell only what must be looked at
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Flags of the predecessor.
+    #[command(flatten)]
+    pub legacy: legacy::Predecessor,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a repository
+    Init(Init),
+    /// Back up a deployment as one snapshot
+    Create(Box<Create>),
+    /// List and show snapshots
+    Snapshots(Snapshots),
+    /// Put a snapshot back, into a deployment or into files
+    Restore(Box<Restore>),
+    /// Write one component, or one artifact file, to standard output
+    Dump(Dump),
+    /// Check that everything is there and undamaged
+    Verify(Verify),
+    /// Tell which deployment would be backed up
+    Environment(Environment),
+    /// List and show the evidence of operations
+    Report(Report),
+    /// Start what a killed run left stopped
+    Resume(Resume),
+    /// Try it all in a throw-away folder, with example data
+    Demo(Demo),
+    /// Tell the version
+    Version,
+    /// Write a completion script for a shell
+    Completion(Completion),
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Make a key file instead of asking for a password; `--key-file` says where
+    #[arg(long)]
+    pub no_password: bool,
+    /// Only tell what would be made
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `create`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = false)]
+pub struct Create {
+    /// Where the dumps come from, if not from a deployment.
+    #[command(subcommand)]
+    pub from: Option<CreateFrom>,
+    /// How it is stored.
+    #[command(flatten)]
+    pub options: CreateFlags,
+}
+
+/// Flags of `create`, before or after `from-files`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateFlags {
+    /// Make the repository if the place is empty
+    #[arg(long, global = true)]
+    pub init: bool,
+    /// Mark the snapshot; may be given more than once
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = super::values::tag)]
+    pub tag: Vec<(String, String)>,
+    /// Back up only this component; may be given more than once
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
+    pub component: Vec<String>,
+    /// Leave this component out; may be given more than once
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+    /// Make a snapshot, marked incomplete, even if a component fails
+    #[arg(long, global = true)]
+    pub allow_partial: bool,
+    /// Keep a stream that is not a valid dump of its kind, as it is
+    #[arg(long, global = true)]
+    pub allow_raw: bool,
+    /// Accept a component that is much smaller than in the last snapshot
+    #[arg(long, global = true)]
+    pub allow_shrink: bool,
+    /// Where sealed packs wait while the repository is slow
+    #[arg(long, global = true, value_name = "DIR")]
+    pub stage: Option<PathBuf>,
+    /// How much may wait there
+    #[arg(long, global = true, value_name = "SIZE", default_value = "5GB", value_parser = super::values::size)]
+    pub stage_size: u64,
+    /// How long to wait for another operation on this deployment
+    #[arg(long, global = true, value_name = "TIME", value_parser = super::values::duration)]
+    pub wait: Option<Duration>,
+    /// Only tell what would be done
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Flags of the predecessor.
+    #[command(flatten)]
+    pub legacy: legacy::PredecessorCreate,
+}
+
+/// `create from-files`
+#[derive(Debug, Subcommand)]
+pub enum CreateFrom {
+    /// Back up dumps that lie in files or come by standard input
+    FromFiles(FromFiles),
+}
+
+/// `create from-files`
+#[derive(Debug, Args)]
+pub struct FromFiles {
+    /// The Neo4j dump; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub neo4j_path: Option<PathBuf>,
+    /// The PostgreSQL dump (custom format); `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub postgres_path: Option<PathBuf>,
+    /// The folder of artifacts
+    #[arg(long, value_name = "DIR")]
+    pub artifacts_path: Option<PathBuf>,
+    /// Edition of the Neo4j that wrote the dump
+    #[arg(long, value_name = "EDITION", value_parser = ["community", "enterprise"])]
+    pub neo4j_edition: Option<String>,
+    /// Version of Infrahub that the dumps belong to
+    #[arg(long, value_name = "VERSION")]
+    pub infrahub_version: Option<String>,
+    /// Name of the deployment, which groups its snapshots [default: that of the configuration, or `files`]
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+}
+
+/// `snapshots`
+#[derive(Debug, Args)]
+pub struct Snapshots {
+    /// What to tell of them; without it, the list.
+    #[command(subcommand)]
+    pub command: Option<SnapshotsCommand>,
+}
+
+/// `snapshots …`
+#[derive(Debug, Subcommand)]
+pub enum SnapshotsCommand {
+    /// All snapshots, oldest first
+    List {
+        /// Only those of this deployment
+        #[arg(long, value_name = "NAME")]
+        deployment: Option<String>,
+    },
+    /// One snapshot
+    Show {
+        /// Its id, any unique beginning of it, or `latest`
+        id: String,
+    },
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The snapshot: its id, any unique beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    pub snapshot_id: String,
+    /// The newest snapshot at or before this time: 2026-11-22T15:00:00Z, or "2026-11-22 15:00" in local time
+    #[arg(long, value_name = "TIME", value_parser = super::values::moment)]
+    pub at: Option<jiff::Timestamp>,
+    /// Write the components into this folder instead of a deployment
+    #[arg(long, value_name = "DIR")]
+    pub to_files: Option<PathBuf>,
+    /// Choose among the snapshots of this deployment [default: that of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Restore only this component; may be given more than once
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub component: Vec<String>,
+    /// Leave this component as it is; may be given more than once
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+    /// Do not read everything once before the first change
+    #[arg(long)]
+    pub fast: bool,
+    /// Do not back up the running deployment first
+    #[arg(long)]
+    pub no_safety_snapshot: bool,
+    /// Restore into another version or edition
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for another operation on this deployment
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
+    pub wait: Option<Duration>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Flags of the predecessor.
+    #[command(flatten)]
+    pub legacy: legacy::PredecessorRestore,
+}
+
+/// `dump`
+#[derive(Debug, Args)]
+pub struct Dump {
+    /// The snapshot: its id, any unique beginning of it, or `latest`
+    pub id: String,
+    /// The component: `database`, `task-manager-db`, `artifacts`, …
+    pub component: String,
+    /// One file of it, where it is a folder
+    pub path: Option<std::ffi::OsString>,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Only these snapshots: ids, beginnings of them, or `latest`
+    pub ids: Vec<String>,
+    /// How thorough to be
+    #[arg(long, value_enum, default_value = "structure")]
+    pub depth: DepthArg,
+}
+
+/// How thorough `verify` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DepthArg {
+    /// Everything is there and resolves
+    Structure,
+    /// Every byte is read and hashed as well
+    Data,
+}
+
+/// `environment`
+#[derive(Debug, Args)]
+pub struct Environment {
+    /// What to tell.
+    #[command(subcommand)]
+    pub command: EnvironmentCommand,
+}
+
+/// `environment …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[command(arg_required_else_help = true)]
+pub enum EnvironmentCommand {
+    /// What would be backed up, and where this was found
+    Detect,
+    /// Names of the deployments
+    List,
+}
+
+/// `report`
+#[derive(Debug, Args)]
+pub struct Report {
+    /// What to tell of them; without it, the list.
+    #[command(subcommand)]
+    pub command: Option<ReportCommand>,
+}
+
+/// `report …`
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// All reports, oldest first
+    List,
+    /// One report
+    Show {
+        /// Its id, any unique beginning of it, or `latest`
+        id: String,
+    },
+}
+
+/// `resume`
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// Only this deployment
+    pub deployment: Option<String>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Do not remove the folder at the end
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `completion`
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

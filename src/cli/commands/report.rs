@@ -1,0 +1,96 @@
+//! `report`: the evidence of operations.
+
+use super::documents::ReportDocument;
+use crate::cli::args::ReportCommand;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::render;
+use crate::cli::session::Session;
+use crate::error::{Error, ErrorKind};
+use crate::format::report::{Outcome, Report, Step};
+use crate::id::ObjectId;
+use crate::repository::snapshots::by_prefix;
+
+/// `report`, `report list`, `report show`
+pub async fn run(session: &Session, command: Option<ReportCommand>) -> Result<Exit, Failure> {
+    let repository = session.open().await?;
+    let (reports, damages) = session.context.cancel.or(repository.reports()).await?.map_err(Error::from)?;
+    damages.iter().for_each(|damage| session.context.warn(damage.to_string()));
+    match command.unwrap_or(ReportCommand::List) {
+        ReportCommand::List => {
+            let documents: Vec<_> = reports.iter().map(|(id, report)| ReportDocument { id: *id, report }).collect();
+            session.out.result(&documents, || list_text(&reports))?;
+        }
+        ReportCommand::Show { id } => {
+            let (id, report) = find(&reports, &id)?;
+            session.out.result(&ReportDocument { id: *id, report }, || show_text(id, report))?;
+        }
+    }
+    Ok(if damages.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+fn find<'a>(reports: &'a [(ObjectId, Report)], text: &str) -> Result<&'a (ObjectId, Report), Failure> {
+    let missing = || {
+        Failure::new(ErrorKind::NotFound, format!("`{text}` names no report, or more than one"))
+            .hint("see what there is: infrahub-backup report list")
+    };
+    if text == "latest" {
+        return reports.last().ok_or_else(missing);
+    }
+    let id = by_prefix(reports.iter().map(|(id, _)| id), text).map_err(|_| missing())?;
+    reports.iter().find(|(found, _)| *found == id).ok_or_else(missing)
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Incomplete => "incomplete",
+        Outcome::Failed => "failed",
+    }
+}
+
+fn list_text(reports: &[(ObjectId, Report)]) -> String {
+    if reports.is_empty() {
+        return "there are no reports\n".to_owned();
+    }
+    let row = |(id, report): &(ObjectId, Report)| {
+        vec![
+            id.short(),
+            render::time(report.start),
+            report.operation.clone(),
+            outcome(report.outcome).to_owned(),
+            report.deployment.clone().unwrap_or_default(),
+            report.snapshots.iter().map(ObjectId::short).collect::<Vec<_>>().join(","),
+        ]
+    };
+    let rows: Vec<_> = reports.iter().map(row).collect();
+    render::table(&["ID", "BEGAN", "OPERATION", "OUTCOME", "DEPLOYMENT", "SNAPSHOTS"], &[], &rows)
+}
+
+fn show_text(id: &ObjectId, report: &Report) -> String {
+    let mut lines = vec![
+        format!("report      {id}"),
+        format!("operation   {}, {}", report.operation, outcome(report.outcome)),
+        format!("began       {}", render::time(report.start)),
+        format!("ended       {}", render::time(report.end)),
+        format!("by          {} on {}, {}", report.user, report.host, report.tool),
+    ];
+    lines.extend(report.deployment.iter().map(|name| format!("deployment  {name}")));
+    lines.extend(report.snapshots.iter().map(|id| format!("snapshot    {id}")));
+    lines.extend(report.error.iter().map(|line| format!("error       {line}")));
+    lines.extend(report.plan.iter().map(|line| format!("planned     {line}")));
+    report.steps.iter().for_each(|step| lines.extend(step_lines(step)));
+    lines.extend(report.findings.iter().map(|finding| format!("damage      {}: {}", finding.object, finding.problem)));
+    lines.join("\n") + "\n"
+}
+
+fn step_lines(step: &Step) -> Vec<String> {
+    let seconds = step.end.duration_since(step.start).as_secs();
+    let mut lines =
+        vec![format!("step        {} {}, {}, {seconds} s", step.action, step.target, outcome(step.outcome))];
+    lines.extend(step.command.iter().map(|command| format!("  command   {command}")));
+    lines.extend(step.numbers.iter().map(|(name, number)| format!("  {name} {number}")));
+    lines.extend(step.note.iter().map(|note| format!("  note      {note}")));
+    lines.extend(step.log.iter().map(|line| format!("  | {line}")));
+    lines
+}

@@ -1,0 +1,86 @@
+//! What to type next, for every error that can be foreseen. Only here are commands and flags known.
+
+use crate::error::{Error, ErrorKind};
+
+/// The hint for an error that brought none.
+pub fn of(error: &Error) -> Option<String> {
+    let chain = error.chain();
+    let says = |text: &str| chain.iter().any(|line| line.contains(text));
+    let by_text = [
+        ("holds a plakar repository", "use another --repo; the old one stays readable with plakar"),
+        ("holds a restic repository", "use another --repo; the old one stays readable with restic"),
+        ("is not empty and holds no repository", "use another --repo, or a folder of its own: --repo PATH/repository"),
+        ("there is already a repository", "back up into it: infrahub-backup create"),
+        ("the key file belongs to repository", "name the key file of this repository: --key-file FILE"),
+        ("has an unfinished", "start what it left stopped: infrahub-backup resume"),
+        ("may not be written", "look at the owner and mode of the folder, or name another one"),
+        ("no space is left", "free space there, then start again: what was stored is not stored twice"),
+        ("has no `", "add it to the configuration file: docs/reference/configuration.md"),
+        ("not a dump of Neo4j", "if it is to be kept as it is: --allow-raw"),
+        ("not a dump in the custom format", "if it is to be kept as it is: --allow-raw"),
+        ("less than half of the", "if that is right: --allow-shrink"),
+        ("does not fit the target", "if you know better: --force"),
+        ("could not be backed up, so nothing was touched", "if that may be lost: --no-safety-snapshot"),
+        ("what is there is neither the old nor the new", "restore it again, or accept it: infrahub-backup resume"),
+        ("is not running as before", "start what it left stopped: infrahub-backup resume"),
+        ("does not run as before", "start what it left stopped: infrahub-backup resume"),
+        ("cannot be read whole", "to leave out what cannot be read: --allow-partial"),
+    ];
+    if let Some((_, hint)) = by_text.iter().find(|(text, _)| says(text)) {
+        return Some((*hint).to_owned());
+    }
+    of_kind(error.kind()).map(str::to_owned)
+}
+
+fn of_kind(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Usage => Some("see the flags: infrahub-backup help"),
+        ErrorKind::Config => Some("see docs/reference/configuration.md, then: infrahub-backup environment detect"),
+        ErrorKind::NotFound => Some("see what there is: infrahub-backup snapshots list"),
+        ErrorKind::NoRepository => Some("name the place with --repo, or make a repository there: infrahub-backup init"),
+        ErrorKind::Busy => Some("wait for it: --wait 1h; if nothing runs any more: infrahub-backup resume"),
+        ErrorKind::Credentials => Some("give the right one: --key-file, --password-file or --password-command"),
+        ErrorKind::Unavailable => Some("see whether the place, the service or the network answers, then start again"),
+        ErrorKind::Source => Some("look at the output of the command: infrahub-backup report show latest"),
+        ErrorKind::Incompatible => None,
+        ErrorKind::Damaged => Some("see what is hurt and what to do: infrahub-backup verify --depth data"),
+        ErrorKind::Incomplete => Some("see what is missing: infrahub-backup report show latest"),
+        ErrorKind::Cancelled => Some("start again: what was stored is not stored twice"),
+        ErrorKind::Internal => None,
+    }
+}
+
+/// What a killed run leaves behind.
+pub const AFTER_KILL: &str = "infrahub-backup resume";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plakar_repository_names_the_way_out() {
+        let error =
+            Error::new(ErrorKind::NoRepository, "/r holds a plakar repository, not a repository of this program");
+        assert!(of(&error).is_some_and(|hint| hint.contains("readable with plakar")));
+    }
+
+    #[test]
+    fn errors_of_operations_name_the_flag_that_allows_them() {
+        let cases = [
+            ("the dump of component `x` has 1 bytes, less than half of the 9 of the last snapshot", "--allow-shrink"),
+            ("component `x` does not fit the target: the snapshot is of edition a, the target of b", "--force"),
+            ("component `x` cannot be read whole", "--allow-partial"),
+        ];
+        for (text, flag) in cases {
+            let hint = of(&Error::new(ErrorKind::Source, text)).expect("a hint");
+            assert!(hint.contains(flag), "{text}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_cause_may_decide_the_hint() {
+        let cause = Error::new(ErrorKind::Internal, "the key file belongs to repository 00");
+        let error = Error::with_source(ErrorKind::Credentials, "the repository in /r does not open", cause);
+        assert!(of(&error).is_some_and(|hint| hint.contains("of this repository")));
+    }
+}

@@ -1,0 +1,223 @@
+//! What the predecessor accepted, and what this version does not do yet: one table of names, one list of refusals.
+//!
+//! Holds: nothing that an existing script says is passed over in silence. A flag works, is told to be without effect,
+//! or is refused.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Args};
+
+use super::failure::Failure;
+
+/// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
+const UNBUILT: [&str; 11] =
+    ["drill", "export", "forget", "import", "key", "keygen", "prune", "repair", "replicate", "status", "taskmanager"];
+
+/// The same, below another command.
+const UNBUILT_BELOW: [(&str, &[&str]); 2] =
+    [("snapshots", &["diff", "hold", "release", "tag"]), ("report", &["export", "verify"])];
+
+fn unbuilt(name: &'static str) -> clap::Command {
+    let rest = Arg::new("arguments")
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(OsString));
+    clap::Command::new(name).hide(true).disable_help_flag(true).arg(rest)
+}
+
+/// `command` with the unbuilt names accepted.
+pub fn with_unbuilt(mut command: clap::Command) -> clap::Command {
+    for (parent, names) in UNBUILT_BELOW {
+        command = command.mut_subcommand(parent, |parent| parent.subcommands(names.iter().map(|name| unbuilt(name))));
+    }
+    command.subcommands(UNBUILT.map(unbuilt))
+}
+
+/// The refusal, if one of the unbuilt names was called.
+pub fn refuse_unbuilt(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some((name, below)) = matches.subcommand() else {
+        return Ok(());
+    };
+    if UNBUILT.contains(&name) {
+        return Err(Failure::not_built(&format!("`{name}`")));
+    }
+    let names = UNBUILT_BELOW.iter().find(|(parent, _)| *parent == name).map_or(&[][..], |(_, names)| names);
+    match below.subcommand_name() {
+        Some(second) if names.contains(&second) => Err(Failure::not_built(&format!("`{name} {second}`"))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Flags of every command of the predecessor that are not flags of ours.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Predecessor {
+    /// Compose project
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub project: Option<String>,
+    /// Kubernetes namespace
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub k8s_namespace: Option<String>,
+    /// Kind of storage
+    #[arg(long, global = true, hide = true, value_name = "KIND")]
+    pub backend: Option<String>,
+    /// Group of snapshots
+    #[arg(long, global = true, hide = true, value_name = "ID")]
+    pub backup_id: Option<String>,
+    /// Snapshot
+    #[arg(long, global = true, hide = true, value_name = "ID")]
+    pub snapshot: Option<String>,
+    /// S3 bucket
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub s3_bucket: Option<String>,
+    /// S3 prefix
+    #[arg(long, global = true, hide = true, value_name = "PREFIX")]
+    pub s3_prefix: Option<String>,
+    /// S3 endpoint
+    #[arg(long, global = true, hide = true, value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// S3 region
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    pub s3_region: Option<String>,
+}
+
+impl Predecessor {
+    /// Refuses what would change where the repository is.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self.backend.as_deref() {
+            None | Some("repository" | "plakar") => {}
+            Some("tarball") => return Err(Failure::not_built("`--backend tarball`")),
+            Some(other) => {
+                return Err(Failure::usage(format!(
+                    "`--backend {other}` is not known: `repository`, `plakar`, `tarball`"
+                )));
+            }
+        }
+        // A region alone chooses no place, and clusters set it for everybody.
+        if self.s3_bucket.is_some() || self.s3_prefix.is_some() || self.s3_endpoint.is_some() {
+            return Err(Failure::object_stores());
+        }
+        if self.backup_id.is_some() {
+            let text =
+                "`--backup-id` names a group of snapshots; here one snapshot holds all components and has one id";
+            return Err(Failure::usage(text).hint("infrahub-backup snapshots list"));
+        }
+        Ok(())
+    }
+
+    /// Refuses ways to reach a deployment that are not there.
+    pub fn check_deployment(&self) -> Result<(), Failure> {
+        let provider = match (&self.project, &self.k8s_namespace) {
+            (Some(_), _) => "Docker Compose",
+            (None, Some(_)) => "Kubernetes",
+            (None, None) => return Ok(()),
+        };
+        let text = format!("the {provider} provider is not built yet; describe the deployment in infrahub-backup.toml");
+        Err(Failure::incompatible(text))
+    }
+}
+
+/// Flags of `create`.
+#[derive(Debug, Clone, Args)]
+pub struct PredecessorCreate {
+    /// Do not wait for running tasks
+    #[arg(long, global = true, hide = true)]
+    pub force: bool,
+    /// Replace the values of attributes
+    #[arg(long, global = true, hide = true)]
+    pub redact: bool,
+    /// Which metadata Neo4j Enterprise adds
+    #[arg(long, global = true, hide = true, value_name = "WHAT", value_parser = ["all", "none", "users", "roles"])]
+    pub neo4jmetadata: Option<String>,
+    /// Same as `--exclude task-manager-db`
+    #[arg(long, global = true, hide = true)]
+    pub exclude_taskmanager: bool,
+    /// Upload to S3
+    #[arg(long, global = true, hide = true)]
+    pub s3_upload: bool,
+    /// Keep the file after the upload
+    #[arg(long, global = true, hide = true)]
+    pub s3_keep_local: bool,
+    /// Stay for this long at the end
+    #[arg(long, global = true, hide = true, value_name = "TIME", value_parser = super::values::go_duration)]
+    pub sleep: Option<Duration>,
+    /// Encrypt
+    #[arg(long, global = true, hide = true)]
+    pub encrypt: bool,
+    /// Encrypt for this public key
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub encrypt_key: Option<OsString>,
+}
+
+impl PredecessorCreate {
+    /// Refuses what is not built; gives what to say about flags without effect.
+    pub fn check(&self) -> Result<Vec<&'static str>, Failure> {
+        if self.redact {
+            return Err(Failure::not_built("`--redact`"));
+        }
+        if self.s3_upload {
+            return Err(Failure::object_stores());
+        }
+        if self.encrypt_key.is_some() {
+            return Err(Failure::not_built("`--encrypt-key`"));
+        }
+        if self.neo4jmetadata.as_deref().is_some_and(|what| what != "all") {
+            return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
+        }
+        let mut notes = Vec::new();
+        if self.force {
+            notes.push("`--force` has no effect here: running tasks are not waited for");
+        }
+        if self.encrypt {
+            notes.push("`--encrypt` has no effect here: a repository is always encrypted");
+        }
+        Ok(notes)
+    }
+}
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+pub struct PredecessorRestore {
+    /// Same as `--exclude task-manager-db`
+    #[arg(long, hide = true)]
+    pub exclude_taskmanager: bool,
+    /// Migrate the store format
+    #[arg(long, hide = true)]
+    pub migrate_format: bool,
+    /// Stay for this long at the beginning
+    #[arg(long, hide = true, value_name = "TIME", value_parser = super::values::go_duration)]
+    pub sleep: Option<Duration>,
+    /// Decrypt the archive with this key
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub decrypt_key: Option<OsString>,
+    /// Give the deployment a new id
+    #[arg(long, hide = true)]
+    pub reset_deployment_id: bool,
+}
+
+impl PredecessorRestore {
+    /// Refuses what is not built.
+    pub fn check(&self) -> Result<(), Failure> {
+        let asked = [
+            (self.migrate_format, "`--migrate-format`"),
+            (self.decrypt_key.is_some(), "`--decrypt-key`"),
+            (self.reset_deployment_id, "`--reset-deployment-id`"),
+        ];
+        match asked.iter().find(|(asked, _)| *asked) {
+            Some((_, flag)) => Err(Failure::not_built(flag)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses texts that name something else than a snapshot of a repository.
+pub fn refuse_archive(name: &str) -> Result<(), Failure> {
+    if name.contains("://") {
+        return Err(Failure::object_stores());
+    }
+    if name.contains('/') || name.ends_with(".tar.gz") || name.ends_with(".enc") {
+        return Err(Failure::not_built(&format!("restoring from an archive (`{name}`)")));
+    }
+    Ok(())
+}

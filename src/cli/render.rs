@@ -1,0 +1,109 @@
+//! What goes to standard output: text or one JSON document.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::Failure;
+use crate::error::ErrorKind;
+
+/// Standard output.
+#[derive(Debug, Clone, Copy)]
+pub struct Out {
+    /// Whether results are JSON.
+    pub json: bool,
+}
+
+impl Out {
+    /// Writes a result: the document, or the lines.
+    pub fn result(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.json {
+            let document = serde_json::to_string_pretty(document).expect("a document is plain data");
+            write(&format!("{document}\n"))
+        } else {
+            write(&text())
+        }
+    }
+}
+
+/// Writes text to standard output. That the reader went away (`| head`) is no failure: it has what it wanted.
+pub fn write(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("standard output could not be written", error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The error of a stream whose reader went away before its end.
+pub fn reader_gone() -> Failure {
+    Failure::new(ErrorKind::Incomplete, "standard output was closed before everything was written")
+}
+
+/// Bytes for people: decimal units, three digits.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // Precision is lost far behind the digits that are shown.
+    #[expect(clippy::cast_precision_loss)]
+    let mut number = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if number < 999.5 {
+            break;
+        }
+        number /= 1000.0;
+        unit = next;
+    }
+    if number < 9.995 {
+        format!("{number:.2} {unit}")
+    } else if number < 99.95 {
+        format!("{number:.1} {unit}")
+    } else {
+        format!("{number:.0} {unit}")
+    }
+}
+
+/// A moment for people and scripts: UTC, whole seconds.
+pub fn time(moment: Timestamp) -> String {
+    format!("{moment:.0}")
+}
+
+/// Rows under a heading, in columns as wide as needed; the columns in `right` are aligned right.
+pub fn table(heading: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
+    let widths: Vec<usize> =
+        (0..heading.len()).map(|column| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = widths[column];
+            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        format!("{}\n", line.trim_end())
+    };
+    all.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown = [0, 999, 1000, 12_345, 999_499, 999_999, 5_000_000_000].map(size);
+        assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "12.3 kB", "999 kB", "1.00 MB", "5.00 GB"]);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "22".to_owned()]];
+        assert_eq!(table(&["NAME", "N"], &[1], &rows), "NAME   N\na      1\nlong  22\n");
+    }
+}
