@@ -1,6 +1,6 @@
 //! Dump and load against real databases, which a bespoke configuration describes.
 //!
-//! `INFRAHUB_BACKUP_TEST_CONFIG` names that file; without it nothing is tried. Its databases are replaced by their own dump.
+//! `INFRAHUB_BACKUP_TEST_CONFIG` names that file; run it with `--ignored`. Its databases are replaced by their own dump.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ async fn load(component: &dyn Component, bytes: Vec<u8>) -> Result<(), Component
     load.finish().await.map(drop)
 }
 
+#[ignore = "not tested: needs a deployment of its own, INFRAHUB_BACKUP_TEST_CONFIG names its configuration (tests/e2e has one)"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_database_comes_back_from_its_dump_and_survives_a_broken_one() {
     let Some((provider, components)) = open().await else {
