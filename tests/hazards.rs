@@ -26,6 +26,7 @@ use infrahub_backup::repository::check::Depth;
 use infrahub_backup::repository::chunks::ChunkReader;
 use infrahub_backup::repository::claim::Claims;
 use infrahub_backup::repository::executor::RayonExecutor;
+use infrahub_backup::repository::pack_writer::Stage;
 use infrahub_backup::repository::session::{InputBlock, SessionOptions};
 use infrahub_backup::repository::snapshots::Snapshot;
 use infrahub_backup::repository::stream::StreamReader;
@@ -323,4 +324,46 @@ async fn opening_an_older_copy_does_not_disturb_a_restore() {
         Ok(_) => {}
         Err(e) => panic!("AFTER THE CHECK: {}", told(&e)),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_store_does_not_hold_a_component_back_when_there_is_a_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let staged = folder.path().join("stage");
+    std::fs::create_dir(&staged).unwrap();
+    let (open_gate, gate) = tokio::sync::watch::channel(false);
+    let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(folder.path().join("r")).unwrap(), gate));
+    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
+    let key = Credential::KeyFile(key.unwrap());
+    let repository = Arc::new(open::open(Arc::clone(&store), &key, None, outside).await.unwrap());
+    let stage = Some(Stage { path: staged.clone(), packs_max: 8 });
+    let budget = Budget::new(BUDGET_BYTES_DEFAULT).unwrap();
+    let session = repository.write(SessionOptions { budget, executor: Arc::new(RayonExecutor), stage }).await.unwrap();
+    let content = noise(36);
+    let mut component = session.component().await;
+    let mut stream = component.content(ProfileName::Dump);
+    let written = async {
+        for piece in content.chunks(200_000) {
+            let block = InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None };
+            component.write(&mut stream, block).await.unwrap();
+        }
+        let (record, _) = component.end_as("content", stream).await.unwrap();
+        component.finish().await.unwrap();
+        record
+    };
+    // No put ends before the gate opens: without the stage this waits for ever.
+    let record = tokio::time::timeout(Duration::from_secs(120), written).await.expect("the stage takes the packs");
+    assert!(std::fs::read_dir(&staged).unwrap().count() > 0);
+    open_gate.send(true).unwrap();
+    let packs = session.flush().await.unwrap();
+    session.write_index(packs).await.unwrap();
+    assert_eq!(std::fs::read_dir(&staged).unwrap().count(), 0, "what is in the store does not stay in the stage");
+    let reader = Arc::new(ChunkReader::new(Arc::clone(&repository), Arc::new(RayonExecutor)));
+    let mut stream = StreamReader::new(reader, &record.root, record.length).unwrap();
+    let mut out = Vec::new();
+    while let Some(piece) = stream.next().await.unwrap() {
+        out.extend_from_slice(&piece);
+    }
+    assert!(out == content);
 }
