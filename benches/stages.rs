@@ -85,7 +85,7 @@ fn rayon_threads() -> usize {
 }
 
 fn outside() -> Outside {
-    Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+    Outside::system()
 }
 
 async fn founded() -> Result<Arc<Repository>> {
@@ -281,7 +281,7 @@ fn manifest(stream: StreamRecord, indexes: Vec<ObjectId>) -> Manifest {
         created_at: now,
         finished_at: now,
         run: RunId::from_bytes([1; 16]),
-        lease_deadline: now,
+        lease_deadline: now + jiff::SignedDuration::from_hours(6),
         previous: None,
         host: "bench".to_owned(),
         tool: "bench".to_owned(),

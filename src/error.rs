@@ -134,10 +134,11 @@ impl From<RepositoryError> for Error {
             R::Exists { .. } | R::NotEmpty { .. } => ErrorKind::Usage,
             R::Locked { .. } => ErrorKind::Credentials,
             R::Unsupported { source: SealError::Role { .. } | SealError::NoKey { .. }, .. } => ErrorKind::Credentials,
-            R::Unsupported { .. } => ErrorKind::Incompatible,
-            R::Damaged(_) | R::MissingChunk { .. } => ErrorKind::Damaged,
+            R::Unsupported { .. } | R::NoDeletion { .. } => ErrorKind::Incompatible,
+            R::Damaged(_) | R::MissingChunk { .. } | R::NeededChunksMissing { .. } => ErrorKind::Damaged,
             R::SnapshotName { .. } => ErrorKind::NotFound,
-            R::Stage { .. } | R::Cache(_) => ErrorKind::Unavailable,
+            R::Stage { .. } | R::Cache(_) | R::Late { .. } => ErrorKind::Unavailable,
+            R::Contended { .. } => ErrorKind::Busy,
             R::Store(error) => kind_of_store(error),
         };
         told(kind, error)

@@ -77,8 +77,18 @@ pub const INPUT_BLOCK_SIZE_MAX: usize = 256 << 10;
 /// Input blocks that wait between the reading of a stream and its cutting.
 pub const INPUT_BLOCKS_AHEAD: usize = 4;
 
-/// How long a `create` may run before its manifest counts as late; renewed by a further lease object.
+/// How long one lease lets a run put manifests that are not late; a further lease object extends it.
 pub const LEASE_PERIOD: Duration = Duration::from_secs(6 * 3600);
+/// Longest lease that a reader accepts: a dead run must not hold `prune` up for longer.
+pub const LEASE_PERIOD_MAX: Duration = Duration::from_secs(24 * 3600);
+const _: () = assert!(LEASE_PERIOD.as_secs() <= LEASE_PERIOD_MAX.as_secs());
+
+/// How far listings may lag and clocks may differ while packs are deleted, at most; half of a shorter grace period.
+pub const MARGIN_MAX: Duration = Duration::from_secs(600);
+
+/// How long a condemned pack stays condemned after it is gone: a deleter that slept may still delete it, so that nobody may
+/// make its name anew.
+pub const MARK_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Argon2id memory of a new passphrase slot, in KiB: 64 MiB (RFC 9106, second recommended option).
 pub const ARGON2_MEMORY_KIB: u32 = 64 << 10;

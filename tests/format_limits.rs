@@ -53,6 +53,9 @@ fn in_code() -> BTreeMap<&'static str, String> {
     ];
     let others = [
         ("LEASE_PERIOD", limits::LEASE_PERIOD.as_secs().to_string()),
+        ("LEASE_PERIOD_MAX", limits::LEASE_PERIOD_MAX.as_secs().to_string()),
+        ("MARGIN_MAX", limits::MARGIN_MAX.as_secs().to_string()),
+        ("MARK_KEEP", limits::MARK_KEEP.as_secs().to_string()),
         ("ARGON2_MEMORY_KIB_RANGE", range(&limits::ARGON2_MEMORY_KIB_RANGE)),
         ("ARGON2_PASSES_RANGE", range(&limits::ARGON2_PASSES_RANGE)),
         ("ARGON2_LANES_RANGE", range(&limits::ARGON2_LANES_RANGE)),

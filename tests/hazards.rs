@@ -124,7 +124,7 @@ async fn a_failed_component_does_not_take_the_packs_of_a_finished_one_along() {
     let folder = tempfile::tempdir().unwrap();
     let (open_gate, gate) = tokio::sync::watch::channel(false);
     let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(Path::new(folder.path()).join("r")).unwrap(), gate));
-    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let outside = Outside::system();
     let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
     let repository =
         Arc::new(open::open(Arc::clone(&store), &Credential::KeyFile(key.unwrap()), None, outside).await.unwrap());
@@ -177,7 +177,7 @@ async fn a_failed_component_does_not_take_the_packs_of_a_finished_one_along() {
         created_at: now,
         finished_at: now,
         run: RunId::from_bytes([1; 16]),
-        lease_deadline: now,
+        lease_deadline: now + jiff::SignedDuration::from_hours(6),
         previous: None,
         host: "t".into(),
         tool: "t".into(),
@@ -264,7 +264,7 @@ async fn what_verify_found_rotten_is_stored_anew() {
     let found = verify::verify(&place.context, &place.repository, Depth::Data, &[]).await.unwrap();
     assert!(!found.checked.findings.is_empty());
     let second = backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
-    let snapshot = Snapshot { id: second.id, manifest: second.manifest.clone() };
+    let snapshot = Snapshot::new(second.id, second.manifest.clone());
     let target = Target::Folder(place.folder.path().join("out"));
     let plan = restore::plan(&place.context, &place.repository, snapshot, target, RestoreOptions::default()).await;
     if let Err(error) = plan {
@@ -295,7 +295,7 @@ async fn a_segment_that_is_its_own_base_is_an_error_and_no_hang() {
     }
     place.repository.sync_index().await.unwrap();
     let mut out = Vec::new();
-    let snapshot = Snapshot { id: made.id, manifest: made.manifest.clone() };
+    let snapshot = Snapshot::new(made.id, made.manifest.clone());
     let work = dump::dump(&place.context, &place.repository, &snapshot, "database", None, &mut out);
     let done = tokio::time::timeout(std::time::Duration::from_secs(10), work).await;
     assert!(done.is_ok(), "HANGS");
@@ -313,7 +313,7 @@ async fn opening_an_older_copy_does_not_disturb_a_restore() {
         .unwrap();
     assert!(text.success());
     let made = backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
-    let snapshot = Snapshot { id: made.id, manifest: made.manifest.clone() };
+    let snapshot = Snapshot::new(made.id, made.manifest.clone());
     let target = Target::Folder(root.join("out"));
     let plan =
         restore::plan(&place.context, &place.repository, snapshot, target, RestoreOptions::default()).await.unwrap();
@@ -333,7 +333,7 @@ async fn a_slow_store_does_not_hold_a_component_back_when_there_is_a_stage() {
     std::fs::create_dir(&staged).unwrap();
     let (open_gate, gate) = tokio::sync::watch::channel(false);
     let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(folder.path().join("r")).unwrap(), gate));
-    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let outside = Outside::system();
     let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
     let key = Credential::KeyFile(key.unwrap());
     let repository = Arc::new(open::open(Arc::clone(&store), &key, None, outside).await.unwrap());

@@ -28,7 +28,7 @@ async fn dumps_and_files_come_back_from_one_snapshot() {
     let mode = folder.join("artifacts/large").metadata().expect("there").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o640);
     let mut out = Vec::new();
-    let snapshot = Snapshot { id: created.id, manifest: created.manifest };
+    let snapshot = Snapshot::new(created.id, created.manifest);
     dump::dump(&place.context, &place.repository, &snapshot, "artifacts", Some(b"deep/file-7"), &mut out)
         .await
         .expect("dumped");

@@ -23,7 +23,7 @@ use infrahub_backup::storage::Store;
 use infrahub_backup::storage::local::LocalStore;
 
 fn outside() -> Outside {
-    Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+    Outside::system()
 }
 
 async fn founded(path: &Path) -> (Arc<dyn Store>, Credential) {
@@ -107,7 +107,7 @@ fn manifest(stream: StreamRecord, indexes: Vec<infrahub_backup::id::ObjectId>) -
         created_at: now,
         finished_at: now,
         run: RunId::from_bytes([1; 16]),
-        lease_deadline: now,
+        lease_deadline: now + jiff::SignedDuration::from_hours(6),
         previous: None,
         host: "test".to_owned(),
         tool: "test".to_owned(),

@@ -329,7 +329,7 @@ async fn a_sweep_takes_old_staging_files_and_no_young_ones() {
         let file = fs::File::create(folder.path().join("staging").join(file)).unwrap();
         file.set_modified(std::time::SystemTime::now() - age).unwrap();
     }
-    assert_eq!(store.sweep_staging(hour).await.unwrap(), 1);
+    assert_eq!(store.sweep(hour).await.unwrap(), 1);
     let left: Vec<_> = fs::read_dir(folder.path().join("staging")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["young"]);
     assert_eq!(names_below(&store, "").await, ["packs/one"]);
@@ -338,7 +338,7 @@ async fn a_sweep_takes_old_staging_files_and_no_young_ones() {
 #[tokio::test]
 async fn a_repository_without_staging_has_nothing_to_sweep() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(LocalStore::create(folder.path()).unwrap().sweep_staging(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(LocalStore::create(folder.path()).unwrap().sweep(Duration::ZERO).await.unwrap(), 0);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Executor for Slow {
 async fn stored(content: &[u8]) -> (tempfile::TempDir, Arc<Repository>, StreamRecord) {
     let folder = tempfile::tempdir().expect("a folder");
     let store: Arc<dyn Store> = Arc::new(LocalStore::create(folder.path().join("repository")).expect("a folder"));
-    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let outside = Outside::system();
     let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.expect("founded");
     let key = Credential::KeyFile(key.expect("a key file was asked for"));
     let repository = Arc::new(open::open(store, &key, None, outside).await.expect("opened"));

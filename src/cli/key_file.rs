@@ -262,10 +262,7 @@ mod tests {
     async fn a_repository_without_a_key_is_taken_back() {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::create(folder.path()).unwrap();
-        let outside = crate::repository::Outside {
-            clock: std::sync::Arc::new(crate::env::SystemClock),
-            entropy: std::sync::Arc::new(SystemEntropy),
-        };
+        let outside = crate::repository::Outside::system();
         let profiles = crate::format::config::Profiles::DEFAULT;
         let credential = crate::seal::slot::NewCredential::KeyFile;
         crate::repository::open::found(&store, &outside, profiles, credential).await.unwrap();

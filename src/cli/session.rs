@@ -10,7 +10,6 @@ use super::render::Out;
 use super::settings::Settings;
 use super::variables::get;
 use super::{credential, legacy};
-use crate::env::{SystemClock, SystemEntropy};
 use crate::error::{Error, ErrorKind};
 use crate::format::config::Config;
 use crate::ops::{Cancel, Context};
@@ -38,7 +37,7 @@ impl Session {
         let state = State::open(settings.state_dir()?)
             .map_err(|error| Failure::from(error).hint("name a folder that can be written: --state-dir DIR"))?;
         let context = Context {
-            outside: Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) },
+            outside: Outside::system(),
             executor: Arc::new(RayonExecutor),
             cancel,
             events: log.clone(),
@@ -100,7 +99,7 @@ pub fn newest(
 ) -> Result<Snapshot, Failure> {
     let fits = |snapshot: &Snapshot| {
         // What a restore saved of the state it was to mend is never what "the latest" means.
-        let wanted = snapshot.manifest.is_complete() && !snapshot.manifest.is_safety();
+        let wanted = snapshot.is_complete() && !snapshot.manifest.is_safety();
         wanted && deployment.is_none_or(|name| snapshot.manifest.deployment == name)
     };
     let of = deployment.map_or(String::new(), |name| format!(" of deployment `{name}`"));

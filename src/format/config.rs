@@ -14,7 +14,10 @@ use crate::limits::{CHUNK_SIZE_MAX, META_CHUNK_SIZE_MIN};
 pub const SUITE: &str = "blake3+zstd+xchacha20poly1305+hpke-x25519-hkdf-sha256+ed25519";
 
 /// Features that this program knows and that a reader must know to read a repository that names them.
-pub const FEATURES_KNOWN: [&str; 0] = [];
+pub const FEATURES_KNOWN: [&str; 1] = [FEATURE_DELETION];
+
+/// The feature of repositories from which something may have been deleted: marks decide which snapshots there are.
+pub const FEATURE_DELETION: &str = "deletion";
 
 /// How streams of one profile are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +103,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether something may have been deleted from the repository.
+    pub fn has_deletion(&self) -> bool {
+        self.features.iter().any(|name| name == FEATURE_DELETION)
+    }
+
     /// The line of JSON, which is what the root signs.
     pub fn body(&self) -> Vec<u8> {
         to_json(self)

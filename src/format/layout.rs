@@ -65,6 +65,31 @@ pub fn key(id: &ObjectId) -> ObjectName {
     ObjectName::new(format!("{KEYS}/{id}"))
 }
 
+/// Name of mark `number`.
+pub fn mark(number: u32) -> ObjectName {
+    ObjectName::new(format!("{MARKS}/{number}"))
+}
+
+/// Folder of the leases of a run.
+pub fn leases(run: &RunId) -> String {
+    format!("{LEASES}/{run}")
+}
+
+/// The number in the name of an object that is named by its number; `None` with leading zeros.
+pub fn number_in(name: &ObjectName) -> Option<u32> {
+    let text = name.file_name();
+    text.parse::<u32>().ok().filter(|number| number.to_string() == text)
+}
+
+/// The run in the name of a lease.
+pub fn run_in(name: &ObjectName) -> Option<RunId> {
+    let mut parts = name.as_str().split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(LEASES), Some(run), Some(_), None) => run.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Name of the `number`th lease of a run.
 pub fn lease(run: &RunId, number: u32) -> ObjectName {
     ObjectName::new(format!("{LEASES}/{run}/{number}"))

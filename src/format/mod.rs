@@ -12,6 +12,7 @@ pub mod key_slot;
 pub mod layout;
 pub mod lease;
 pub mod manifest;
+pub mod mark;
 pub mod report;
 pub mod tree;
 

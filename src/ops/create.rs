@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-
-use jiff::Timestamp;
 
 use super::evidence::{Recorder, StepFacts};
 pub use super::files::FilesSource;
@@ -23,12 +21,12 @@ use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
-use crate::limits::LEASE_PERIOD;
 use crate::provider::bespoke::BespokeProvider;
 use crate::provider::{Provider, ServiceState};
 use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
-use crate::repository::lease::put_lease;
+use crate::repository::confirm;
+use crate::repository::lease::RunLease;
 use crate::repository::pack_writer::Stage;
 use crate::repository::session::{SessionOptions, WriteSession};
 use crate::repository::snapshots::Snapshot;
@@ -172,8 +170,12 @@ pub(super) async fn execute_locked(
         Origin::Files(_) => None,
     };
     let mut journal = Journal::begin(lock, "create", recorder.run(), config_path)?;
-    let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal };
+    let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease: None };
     let (made, all_runs) = run.all().await;
+    if let Some(lease) = run.lease.take() {
+        // It claims nothing any more; how it ended matters to nobody.
+        lease.end().await;
+    }
     let closed = if all_runs { journal.close() } else { Ok(()) };
     let (outcome, error) = match &made {
         Ok((.., Some(not_running))) => (Outcome::Incomplete, Some(not_running)),
@@ -211,41 +213,7 @@ struct Run<'a> {
     plan: &'a CreatePlan,
     recorder: &'a Recorder,
     journal: &'a mut Journal,
-}
-
-/// Renews the lease of a run until it is dropped.
-struct LeaseKeeper {
-    deadline: Arc<Mutex<Timestamp>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for LeaseKeeper {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl LeaseKeeper {
-    async fn start(context: &Context, repository: &Arc<Repository>, recorder: &Recorder) -> Result<Self, Error> {
-        let (run, holder) = (recorder.run(), format!("{} process {}", context.host, std::process::id()));
-        let first = put_lease(repository, run, "create", 0, &holder).await?;
-        let deadline = Arc::new(Mutex::new(first));
-        let (repository, shared) = (Arc::clone(repository), Arc::clone(&deadline));
-        let task = tokio::spawn(async move {
-            for number in 1.. {
-                tokio::time::sleep(LEASE_PERIOD / 3).await;
-                // A renewal that fails leaves the deadline where it is; committing later than that is refused.
-                if let Ok(next) = put_lease(&repository, run, "create", number, &holder).await {
-                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = next;
-                }
-            }
-        });
-        Ok(Self { deadline, task })
-    }
-
-    fn deadline(&self) -> Timestamp {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    lease: Option<RunLease>,
 }
 
 /// Where the streams of this run come from.
@@ -284,7 +252,6 @@ impl Run<'_> {
     }
 
     async fn given(&mut self, files: &FilesSource) -> Result<Made, Error> {
-        let lease = LeaseKeeper::start(self.context, self.repository, self.recorder).await?;
         let (session, known) = self.begin().await?;
         let mut records = Vec::new();
         self.phase("dump")?;
@@ -306,11 +273,10 @@ impl Run<'_> {
             };
             records.push(self.or_failed(info, Consistency::Given, record)?);
         }
-        self.commit(session, records, files.infrahub_version.clone(), &known, &lease, None).await
+        self.commit(session, records, files.infrahub_version.clone(), &known, None).await
     }
 
     async fn bespoke(&mut self, provider: &Arc<BespokeProvider>, paused: &mut Paused) -> Result<Made, Error> {
-        let lease = LeaseKeeper::start(self.context, self.repository, self.recorder).await?;
         let (session, known) = self.begin().await?;
         let opened = self.open(provider).await?;
         let inspections = self.inspect(provider, &opened.streams).await?;
@@ -348,10 +314,12 @@ impl Run<'_> {
             let record = self.folder(&session, info, Consistency::Online).await;
             records.push(self.or_failed(info, Consistency::Online, record)?);
         }
-        self.commit(session, records, None, &known, &lease, not_running).await
+        self.commit(session, records, None, &known, not_running).await
     }
 
     async fn begin(&mut self) -> Result<(WriteSession, Known), Error> {
+        let claimant = self.recorder.claimant(self.context, "create");
+        self.lease = Some(RunLease::begin(self.repository, claimant).await?);
         let (snapshots, damages) = self.repository.snapshots().await?;
         damages.iter().for_each(|damage| self.context.warn(damage.to_string()));
         let options = SessionOptions {
@@ -490,14 +458,13 @@ impl Run<'_> {
         components: Vec<ComponentRecord>,
         infrahub_version: Option<String>,
         known: &Known,
-        lease: &LeaseKeeper,
         not_running: Option<Error>,
     ) -> Result<Made, Error> {
         if components.iter().all(|component| component.status == ComponentStatus::Failed) {
             return Err(Error::new(ErrorKind::Source, "every component failed"));
         }
         let step = self.recorder.begin(self.context, "commit", "repository");
-        let committed = self.commit_steps(session, components, infrahub_version, known, lease).await;
+        let committed = self.commit_steps(session, components, infrahub_version, known).await;
         let facts = |made: &(SnapshotId, Manifest, u64)| StepFacts {
             numbers: BTreeMap::from([("stored_bytes".to_owned(), made.2)]),
             note: Some(format!("snapshot {}", made.0)),
@@ -514,7 +481,6 @@ impl Run<'_> {
         components: Vec<ComponentRecord>,
         infrahub_version: Option<String>,
         known: &Known,
-        lease: &LeaseKeeper,
     ) -> Result<(SnapshotId, Manifest, u64), Error> {
         self.context.cancel.check()?;
         self.phase("pack")?;
@@ -524,18 +490,14 @@ impl Run<'_> {
         self.context.cancel.check()?;
         self.phase("manifest")?;
         let finished_at = self.context.clock().now();
-        let deadline = lease.deadline();
-        if finished_at > deadline {
-            let text = format!("the lease of this run ended at {deadline} and could not be renewed");
-            return Err(Error::new(ErrorKind::Unavailable, text));
-        }
+        let lease = self.lease.take().expect("the run began with a lease and commits once");
         let manifest = Manifest {
             format: crate::format::FORMAT_VERSION,
             deployment: self.plan.deployment.name.clone(),
             created_at: self.recorder.start(),
             finished_at,
             run: self.recorder.run(),
-            lease_deadline: deadline,
+            lease_deadline: lease.deadline(),
             previous: known.head,
             host: self.context.host.clone(),
             tool: TOOL.to_owned(),
@@ -546,6 +508,8 @@ impl Run<'_> {
         };
         let stored = session.stored_bytes().await;
         let id = session.commit(&manifest, &index).await?;
+        // From here on the snapshot may be there; whether it counts is settled before success is told.
+        confirm::settle(self.repository, &self.context.executor, lease, &id, &manifest).await?;
         Ok((id, manifest, stored))
     }
 }
@@ -561,7 +525,7 @@ impl Known {
         let head = snapshots.last().map(|snapshot| snapshot.id);
         let mine = |snapshot: &Snapshot| {
             let manifest = &snapshot.manifest;
-            manifest.deployment == deployment && manifest.is_complete() && !manifest.is_safety()
+            manifest.deployment == deployment && snapshot.is_complete() && !manifest.is_safety()
         };
         let last = snapshots.into_iter().rfind(mine).map(|snapshot| snapshot.manifest);
         Self { head, last }

@@ -14,6 +14,7 @@ use crate::format::layout;
 use crate::format::report::{Finding, Outcome, Report, Step};
 use crate::id::{ObjectId, RunId, SnapshotId};
 use crate::repository::Repository;
+use crate::repository::lease::Claimant;
 
 /// Evidence being collected. Steps may end in any order.
 pub struct Recorder {
@@ -59,6 +60,12 @@ impl Recorder {
     /// The run.
     pub fn run(&self) -> RunId {
         self.change(|report| report.run)
+    }
+
+    /// Who claims a lease for this run.
+    pub fn claimant(&self, context: &Context, operation: &'static str) -> Claimant {
+        let holder = format!("{} process {}", context.host, std::process::id());
+        Claimant { run: self.run(), operation, holder }
     }
 
     /// When the operation began.

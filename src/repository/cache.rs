@@ -5,7 +5,7 @@
 //! other version wrote, is replaced. Holds: what it says of an index object is what that object said when its signature
 //! was checked. Does not: decide what is in the store; callers compare with a listing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::format::index::{Index, PackEntry, SegmentEntry};
 use crate::id::{ChunkId, ObjectId, PackId, SnapshotId};
 
 /// Version of the tables; another one is deleted.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Pages that SQLite may hold, in KiB.
 const PAGE_CACHE_KIB: i64 = 8 << 10;
@@ -27,16 +27,20 @@ const PAGE_CACHE_KIB: i64 = 8 << 10;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SCHEMA: &str = "
-    CREATE TABLE indexes (id BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE indexes (id BLOB PRIMARY KEY, supersedes BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE packs (
         number INTEGER PRIMARY KEY, id BLOB NOT NULL, index_id BLOB NOT NULL, kind INTEGER NOT NULL,
-        stored_size INTEGER NOT NULL, entry BLOB NOT NULL
+        stored_size INTEGER NOT NULL, based INTEGER NOT NULL, entry BLOB NOT NULL
     );
     CREATE INDEX packs_by_id ON packs (id);
     CREATE INDEX packs_by_index ON packs (index_id);
     CREATE TABLE chunks (
-        id BLOB NOT NULL, pack INTEGER NOT NULL, segment INTEGER NOT NULL, length INTEGER NOT NULL,
-        PRIMARY KEY (id, pack, segment)
+        id BLOB NOT NULL, pack INTEGER NOT NULL, segment INTEGER NOT NULL, position INTEGER NOT NULL,
+        length INTEGER NOT NULL, PRIMARY KEY (id, pack, segment)
+    ) WITHOUT ROWID;
+    CREATE TABLE marks (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE tree_segments (
+        pack BLOB NOT NULL, segment INTEGER NOT NULL, plain BLOB NOT NULL, PRIMARY KEY (pack, segment)
     ) WITHOUT ROWID;
     CREATE TABLE manifests (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE files (
@@ -78,6 +82,8 @@ pub struct Location {
     pub kind: ObjectType,
     /// Ordinal of the segment.
     pub segment: u32,
+    /// Place among all chunks of the pack.
+    pub position: u32,
     /// Length of the chunk, in bytes.
     pub length: u32,
 }
@@ -155,7 +161,9 @@ impl Cache {
         let mut connection = self.lock();
         let mut add = || -> rusqlite::Result<()> {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let new = transaction.execute("INSERT OR IGNORE INTO indexes VALUES (?1)", params![id.as_bytes()])?;
+            let supersedes: Vec<u8> = index.supersedes.iter().flat_map(|id| *id.as_bytes()).collect();
+            let new = transaction
+                .execute("INSERT OR IGNORE INTO indexes VALUES (?1, ?2)", params![id.as_bytes(), supersedes])?;
             if new == 1 {
                 index.packs.iter().try_for_each(|pack| add_pack(&transaction, id, pack))?;
             }
@@ -183,20 +191,20 @@ impl Cache {
     /// Everywhere a chunk is.
     pub fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>, CacheError> {
         let connection = self.lock();
-        let query = || -> rusqlite::Result<Vec<(ObjectId, u8, u32, u32)>> {
+        let query = || -> rusqlite::Result<Vec<(ObjectId, u8, [u32; 3])>> {
             let mut statement = connection.prepare_cached(
-                "SELECT packs.id, packs.kind, chunks.segment, chunks.length FROM chunks
+                "SELECT packs.id, packs.kind, chunks.segment, chunks.position, chunks.length FROM chunks
                  JOIN packs ON packs.number = chunks.pack WHERE chunks.id = ?1",
             )?;
             let rows = statement.query_map(params![id.as_bytes()], |row| {
-                Ok((ObjectId::from_bytes(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
+                Ok((ObjectId::from_bytes(row.get(0)?), row.get(1)?, [row.get(2)?, row.get(3)?, row.get(4)?]))
             })?;
             rows.collect()
         };
         let rows = query().map_err(self.error("look a chunk up"))?;
-        let location = |(pack, kind, segment, length)| {
+        let location = |(pack, kind, [segment, position, length]): (PackId, u8, [u32; 3])| {
             let kind = ObjectType::from_code(kind).ok_or_else(|| self.damaged())?;
-            Ok(Location { pack, kind, segment, length })
+            Ok(Location { pack, kind, segment, position, length })
         };
         rows.into_iter().map(location).collect()
     }
@@ -236,6 +244,103 @@ impl Cache {
             Ok(KnownPack { id, kind, stored_size: stored_size.into() })
         };
         rows.into_iter().map(known).collect()
+    }
+
+    /// Descriptions of all packs that an index names, one after the other, each once: memory holds one.
+    pub fn for_each_pack(&self, mut visit: impl FnMut(PackEntry)) -> Result<(), CacheError> {
+        for pack in self.packs()? {
+            visit(self.pack(&pack.id)?.ok_or_else(|| self.damaged())?);
+        }
+        Ok(())
+    }
+
+    /// The packs that have a segment with a base.
+    pub fn based_packs(&self) -> Result<BTreeSet<PackId>, CacheError> {
+        let connection = self.lock();
+        let query = || -> rusqlite::Result<BTreeSet<PackId>> {
+            let mut statement = connection.prepare_cached("SELECT DISTINCT id FROM packs WHERE based")?;
+            statement.query_map([], |row| Ok(ObjectId::from_bytes(row.get(0)?)))?.collect()
+        };
+        query().map_err(self.error("list packs with bases"))
+    }
+
+    /// The packs that each index object names.
+    pub fn packs_by_index(&self) -> Result<BTreeMap<ObjectId, Vec<PackId>>, CacheError> {
+        let connection = self.lock();
+        let query = || -> rusqlite::Result<Vec<(ObjectId, ObjectId)>> {
+            let mut statement = connection.prepare_cached("SELECT index_id, id FROM packs ORDER BY number")?;
+            let rows = statement
+                .query_map([], |row| Ok((ObjectId::from_bytes(row.get(0)?), ObjectId::from_bytes(row.get(1)?))))?;
+            rows.collect()
+        };
+        let mut packs: BTreeMap<ObjectId, Vec<PackId>> = BTreeMap::new();
+        for (index, pack) in query().map_err(self.error("list packs of index objects"))? {
+            packs.entry(index).or_default().push(pack);
+        }
+        Ok(packs)
+    }
+
+    /// The index objects that an index object supersedes.
+    pub fn superseded(&self, id: &ObjectId) -> Result<Vec<ObjectId>, CacheError> {
+        let connection = self.lock();
+        let query = || -> rusqlite::Result<Option<Vec<u8>>> {
+            let mut statement = connection.prepare_cached("SELECT supersedes FROM indexes WHERE id = ?1")?;
+            statement.query_row(params![id.as_bytes()], |row| row.get(0)).optional()
+        };
+        let bytes = query().map_err(self.error("look an index object up"))?.unwrap_or_default();
+        let (ids, _) = bytes.as_chunks::<{ ObjectId::SIZE }>();
+        Ok(ids.iter().map(|id| ObjectId::from_bytes(*id)).collect())
+    }
+
+    /// The body of a mark that was checked before.
+    pub fn mark(&self, number: u32) -> Result<Option<Vec<u8>>, CacheError> {
+        let connection = self.lock();
+        let query = || -> rusqlite::Result<Option<Vec<u8>>> {
+            let mut statement = connection.prepare_cached("SELECT body FROM marks WHERE number = ?1")?;
+            statement.query_row(params![number], |row| row.get(0)).optional()
+        };
+        query().map_err(self.error("look a mark up"))
+    }
+
+    /// Keeps the body of a mark that was checked.
+    pub fn put_mark(&self, number: u32, body: &[u8]) -> Result<(), CacheError> {
+        let connection = self.lock();
+        connection
+            .execute("INSERT OR IGNORE INTO marks VALUES (?1, ?2)", params![number, body])
+            .map(drop)
+            .map_err(self.error("keep a mark"))
+    }
+
+    /// The plaintext of a segment of a tree pack that was read before.
+    pub fn tree_segment(&self, pack: &PackId, segment: u32) -> Result<Option<Vec<u8>>, CacheError> {
+        let connection = self.lock();
+        let query = || -> rusqlite::Result<Option<Vec<u8>>> {
+            let mut statement =
+                connection.prepare_cached("SELECT plain FROM tree_segments WHERE pack = ?1 AND segment = ?2")?;
+            statement.query_row(params![pack.as_bytes(), segment], |row| row.get(0)).optional()
+        };
+        query().map_err(self.error("look a segment up"))
+    }
+
+    /// Keeps the plaintext of a segment of a tree pack.
+    pub fn put_tree_segment(&self, pack: &PackId, segment: u32, plain: &[u8]) -> Result<(), CacheError> {
+        let connection = self.lock();
+        connection
+            .execute(
+                "INSERT OR IGNORE INTO tree_segments VALUES (?1, ?2, ?3)",
+                params![pack.as_bytes(), segment, plain],
+            )
+            .map(drop)
+            .map_err(self.error("keep a segment"))
+    }
+
+    /// Forgets segments of tree packs that no index names any more.
+    pub fn drop_stale_segments(&self) -> Result<(), CacheError> {
+        let connection = self.lock();
+        connection
+            .execute("DELETE FROM tree_segments WHERE pack NOT IN (SELECT id FROM packs)", [])
+            .map(drop)
+            .map_err(self.error("forget segments"))
     }
 
     /// Remembers that a pack was found damaged, or whole again: nobody deduplicates against what is known to be rotten.
@@ -350,16 +455,32 @@ fn add_pack(transaction: &Transaction<'_>, index: &ObjectId, pack: &PackEntry) -
     let mut entry = Vec::new();
     pack.encode(&mut entry);
     transaction
-        .prepare_cached("INSERT INTO packs (id, index_id, kind, stored_size, entry) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![pack.id.as_bytes(), index.as_bytes(), pack.kind.code(), pack.stored_size, entry])?;
+        .prepare_cached(
+            "INSERT INTO packs (id, index_id, kind, stored_size, based, entry) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            pack.id.as_bytes(),
+            index.as_bytes(),
+            pack.kind.code(),
+            pack.stored_size,
+            based(pack),
+            entry
+        ])?;
     let number = transaction.last_insert_rowid();
-    let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2, ?3, ?4)")?;
+    let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut position = 0u32;
     for (ordinal, segment) in (0u32..).zip(&pack.segments) {
         for chunk in &segment.chunks {
-            statement.execute(params![chunk.id.as_bytes(), number, ordinal, chunk.length])?;
+            statement.execute(params![chunk.id.as_bytes(), number, ordinal, position, chunk.length])?;
+            position += 1;
         }
     }
     Ok(())
+}
+
+/// Whether a segment of the pack has a base.
+fn based(pack: &PackEntry) -> bool {
+    pack.segments.iter().any(|segment| segment.depth > 0)
 }
 
 /// Removes a database and the files beside it. That something is not there is what is wanted.

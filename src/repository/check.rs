@@ -9,8 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::chunks::{ChunkReader, open_segment};
 use super::executor::{Executor, run};
+use super::marks::Record;
 use super::snapshots::Snapshot;
 use super::stream::ChunkIds;
 use super::{Damage, Repository, RepositoryError, check_name, missing, open, seal_damage};
@@ -28,6 +31,9 @@ use crate::seal::object::unseal_object;
 use crate::seal::pack::PackOpener;
 use crate::storage::StoreError;
 use crate::tree_entry::EntryKind;
+
+/// How often the index is read again because packs that it named had gone meanwhile.
+const PRESENCE_TRIES: u32 = 3;
 
 /// How thorough to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,8 @@ pub struct Checked {
     pub snapshots: u64,
     /// Packs in the store that no index names: left by interrupted runs, harmless.
     pub unreferenced_packs: u64,
+    /// Snapshots that landed after their lease and that nobody confirmed: they are incomplete, and were not resolved.
+    pub late: Vec<SnapshotId>,
 }
 
 /// Tells how far a check is.
@@ -82,9 +90,10 @@ pub async fn check(
     checker.clear_objects(repository.config()).await?;
     // Manifests before indexes before packs, against the order of writing: what a running `create` adds meanwhile is then
     // either complete or not looked for.
-    let manifests = repository.list_objects(ObjectType::Manifest).await?;
+    let manifests = repository.listed_manifests().await?;
+    let record = checker.record().await?;
     let indexes = checker.indexes().await?;
-    let snapshots = checker.snapshots(&manifests, only, known_head, &indexes).await?;
+    let snapshots = checker.snapshots(&manifests, &record, only, known_head, &indexes).await?;
     checker.reports_and_leases().await?;
     checker.packs_present().await?;
     if depth == Depth::Data {
@@ -147,6 +156,7 @@ impl Checker {
     async fn indexes(&mut self) -> Result<BTreeSet<ObjectId>, RepositoryError> {
         let listed = self.repository.list_objects(ObjectType::Index).await?;
         let mut alive = listed.clone();
+        self.packs.clear();
         for id in &listed {
             match self.repository.get_index(id).await {
                 Ok(Index { supersedes, packs }) => {
@@ -154,6 +164,8 @@ impl Checker {
                     self.packs.extend(packs.into_iter().map(|pack| (pack.id, pack)));
                     self.checked.objects += 1;
                 }
+                // A `prune` that replaced it has put what it said into another one.
+                Err(RepositoryError::Damaged(damage)) if self.is_gone(ObjectType::Index, id, &damage).await? => {}
                 Err(RepositoryError::Damaged(damage)) => {
                     // What it said before it was damaged may be in the cache; a fresh machine would not have it.
                     self.repository.cache().remove_index(id)?;
@@ -170,34 +182,60 @@ impl Checker {
     /// Manifests, read anew, and their chain.
     async fn snapshots(
         &mut self,
-        listed: &BTreeSet<SnapshotId>,
+        listed: &BTreeMap<SnapshotId, Timestamp>,
+        record: &Record,
         only: &BTreeSet<SnapshotId>,
         known_head: Option<SnapshotId>,
         indexes: &BTreeSet<ObjectId>,
     ) -> Result<Vec<Snapshot>, RepositoryError> {
         let mut snapshots = Vec::new();
-        for id in listed {
+        for (id, stored_at) in listed.iter().filter(|(id, _)| !record.forgotten.contains(*id)) {
             let read = self.repository.get_object(ObjectType::Manifest, id).await;
             match read.and(self.repository.manifest(id).await) {
-                Ok(manifest) => snapshots.push(Snapshot { id: *id, manifest }),
+                Ok(manifest) => snapshots.push(self.repository.judged(*id, manifest, *stored_at, record)),
+                // Forgotten, or withdrawn by a run that came too late, since it was listed.
+                Err(RepositoryError::Damaged(damage)) if self.is_gone(ObjectType::Manifest, id, &damage).await? => {}
                 Err(RepositoryError::Damaged(damage)) => self.report(damage, vec![format!("snapshot {id}")]),
                 Err(error) => return Err(error),
             }
         }
         self.checked.objects += snapshots.len() as u64;
         let named = snapshots.iter().filter_map(|snapshot| snapshot.manifest.previous).chain(known_head);
-        let gone: BTreeSet<SnapshotId> = named.filter(|id| !listed.contains(id)).collect();
+        let known = |id: &SnapshotId| listed.contains_key(id) || record.forgotten.contains(id);
+        let gone: BTreeSet<SnapshotId> = named.filter(|id| !known(id)).collect();
         for id in gone {
             self.report(missing(&layout::object(ObjectType::Manifest, &id)), vec![format!("snapshot {id}")]);
         }
-        for Snapshot { id, manifest } in &snapshots {
+        for Snapshot { id, manifest, .. } in &snapshots {
             for index in manifest.indexes.iter().filter(|index| !indexes.contains(index)) {
                 let hurts = vec![format!("snapshot {id}")];
                 self.checked.findings.push(finding(missing(&layout::object(ObjectType::Index, index)), hurts));
             }
         }
         snapshots.retain(|snapshot| only.is_empty() || only.contains(&snapshot.id));
+        self.checked.late = snapshots.iter().filter(|snapshot| snapshot.late).map(|snapshot| snapshot.id).collect();
+        snapshots.retain(|snapshot| !snapshot.late);
         Ok(snapshots)
+    }
+
+    /// All marks, read anew. Without one of them it is not known which snapshots there are: then all that are there are looked at.
+    async fn record(&mut self) -> Result<Record, RepositoryError> {
+        match self.repository.record_anew().await {
+            Ok(record) => {
+                self.checked.objects += record.marks.len() as u64;
+                Ok(record)
+            }
+            Err(RepositoryError::Damaged(damage)) => {
+                self.report(damage, vec!["every snapshot: which ones are forgotten or late is not known".to_owned()]);
+                Ok(Record::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an object that was not found is not listed any more either.
+    async fn is_gone(&self, kind: ObjectType, id: &ObjectId, damage: &Damage) -> Result<bool, RepositoryError> {
+        Ok(damage.layer == "presence" && !self.repository.list_objects(kind).await?.contains(id))
     }
 
     async fn reports_and_leases(&mut self) -> Result<(), RepositoryError> {
@@ -239,6 +277,23 @@ impl Checker {
 
     /// Every pack that an index names is there at its length.
     async fn packs_present(&mut self) -> Result<(), RepositoryError> {
+        for _ in 0..PRESENCE_TRIES {
+            let missing = self.packs_listed().await?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            // A `prune` takes packs out of the index before it deletes them: what is still named is missing indeed.
+            self.indexes().await?;
+            if missing.iter().all(|(pack, _)| self.packs.contains_key(pack)) {
+                missing.into_iter().for_each(|(pack, damage)| self.pack_damage(pack, damage));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks all packs up in the listing; gives those that are not there as they should be.
+    async fn packs_listed(&mut self) -> Result<Vec<(PackId, Damage)>, RepositoryError> {
         let mut sizes = HashMap::new();
         for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
             for info in self.repository.store().list(layout::folder(kind)).await? {
@@ -251,10 +306,7 @@ impl Checker {
             }
         }
         self.checked.unreferenced_packs = sizes.keys().filter(|id| !self.packs.contains_key(id)).count() as u64;
-        let wrong: Vec<(PackId, Damage)> =
-            self.packs.values().filter_map(|pack| Some((pack.id, wrong_length(pack, sizes.get(&pack.id))?))).collect();
-        wrong.into_iter().for_each(|(pack, damage)| self.pack_damage(pack, damage));
-        Ok(())
+        Ok(self.packs.values().filter_map(|pack| Some((pack.id, wrong_length(pack, sizes.get(&pack.id))?))).collect())
     }
 
     /// Every pack that an index names, read whole.
@@ -284,7 +336,10 @@ impl Checker {
         let stored = match self.repository.store().get(&name, PACK_SIZE_MAX).await {
             Ok(stored) => stored,
             Err(StoreError::NotFound { .. }) => {
-                self.pack_damage(entry.id, missing(&name));
+                self.indexes().await?;
+                if self.packs.contains_key(&entry.id) {
+                    self.pack_damage(entry.id, missing(&name));
+                }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),

@@ -79,15 +79,23 @@ type OpenerCell = Arc<OnceCell<Arc<PackOpener>>>;
 pub struct ChunkReader {
     repository: Arc<Repository>,
     executor: Arc<dyn Executor>,
+    /// Whether segments of tree packs are taken from the local cache and kept there.
+    cached: bool,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
 }
 
 impl ChunkReader {
-    /// A reader for `repository`.
+    /// A reader for `repository` that takes all from the store.
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
-        Self { repository, executor, segments, openers: Mutex::new(Recent::new(OPENERS_KEPT)) }
+        Self { repository, executor, cached: false, segments, openers: Mutex::new(Recent::new(OPENERS_KEPT)) }
+    }
+
+    /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
+    /// not whether it is whole.
+    pub fn cached(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
+        Self { cached: true, ..Self::new(repository, executor) }
     }
 
     /// The repository.
@@ -159,13 +167,24 @@ impl ChunkReader {
         let name = layout::object(kind, &pack);
         let entry = self.repository.cache().segment(&pack, ordinal)?;
         let entry = entry.ok_or_else(|| RepositoryError::Damaged(missing(&name)))?;
+        let keeps = self.cached && kind == ObjectType::TreePack;
+        if keeps
+            && let Some(plain) = self.repository.cache().tree_segment(&pack, ordinal)?
+            && let Ok(segment) = hashed(self.repository.keys(), &name, ordinal, &entry, plain)
+        {
+            return Ok(Arc::new(segment));
+        }
         let opener = self.opener(kind, pack).await?;
         let base = self.base(&name, &entry, depth).await?;
         let start = u64::from(entry.offset);
         let sealed = self.range(&name, start..start + u64::from(entry.stored_length)).await?;
         let keys = Arc::clone(self.repository.keys());
         let opened = run(&self.executor, move || open_segment(&keys, &name, &opener, ordinal, &entry, &sealed, &base));
-        Ok(Arc::new(opened.await?))
+        let opened = opened.await?;
+        if keeps {
+            self.repository.cached(self.repository.cache().put_tree_segment(&pack, ordinal, &opened.plain));
+        }
+        Ok(Arc::new(opened))
     }
 
     /// The compression prefix of a segment: its base chunks, one behind the other.
@@ -228,6 +247,21 @@ pub(super) fn open_segment(
     let plain = opener
         .unseal(ordinal, entry.offset, sealed, base, entry.plain_length())
         .map_err(|error| seal_damage(name, error))?;
+    hashed(keys, name, ordinal, entry, plain)
+}
+
+/// Hashes each chunk of a decoded segment.
+fn hashed(
+    keys: &Keys,
+    name: &ObjectName,
+    ordinal: u32,
+    entry: &SegmentEntry,
+    plain: Vec<u8>,
+) -> Result<OpenSegment, Damage> {
+    if plain.len() as u64 != entry.plain_length() {
+        let problem = format!("segment {ordinal} has {} bytes of plaintext", plain.len());
+        return Err(Damage { object: name.to_string(), layer: "decode", problem });
+    }
     let mut chunks = HashMap::with_capacity(entry.chunks.len());
     let mut at = 0;
     for ChunkEntry { id, length } in &entry.chunks {

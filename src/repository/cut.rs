@@ -79,7 +79,8 @@ impl OpenSegments {
         Self { owner, ..Self::default() }
     }
 
-    fn push(&mut self, kind: ObjectType, id: ChunkId, chunk: &[u8]) {
+    /// Adds a chunk to the segment of its kind.
+    pub fn push(&mut self, kind: ObjectType, id: ChunkId, chunk: &[u8]) {
         let filling = if kind == ObjectType::ContentPack { &mut self.content } else { &mut self.tree };
         if filling.bytes.capacity() == 0 {
             filling.bytes.reserve_exact(usize::try_from(SEGMENT_SIZE_TARGET).expect("a MiB fits"));

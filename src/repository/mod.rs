@@ -11,18 +11,25 @@ pub mod cache;
 pub mod check;
 pub mod chunks;
 pub mod claim;
+pub mod confirm;
 pub mod cut;
 pub mod executor;
 pub mod lease;
+pub mod marks;
 pub mod open;
 pub mod pack_writer;
+pub mod reach;
+pub mod runs;
 pub mod session;
 pub mod snapshots;
 pub mod stream;
+pub mod survey;
+pub mod sweep;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -33,7 +40,7 @@ use crate::format::envelope::ObjectType;
 use crate::format::index::Index;
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectId, ObjectName, PackId};
-use crate::limits::OBJECT_SIZE_MAX;
+use crate::limits::{LEASE_PERIOD, OBJECT_SIZE_MAX};
 use crate::seal::SealError;
 use crate::seal::keys::Keys;
 use crate::seal::object::{seal_object, unseal_object};
@@ -41,6 +48,9 @@ use crate::storage::{Store, StoreError};
 
 use cache::{Cache, CacheError};
 use session::{SessionOptions, WriteSession};
+
+/// How often a listing of index objects is taken anew because one of them was superseded meanwhile.
+const SYNC_TRIES: u32 = 10;
 
 /// One fact about damage, while something was read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +121,32 @@ pub enum RepositoryError {
         /// The chunk.
         id: ChunkId,
     },
+    /// Programs of another age may write here, which know no marks.
+    #[error("the repository in {location} was made before anything could be deleted from one")]
+    NoDeletion {
+        /// Where.
+        location: String,
+    },
+    /// Chunks that snapshots need are nowhere.
+    #[error("{chunks} chunks that snapshots need are in no pack that is there: nothing can be deleted safely")]
+    NeededChunksMissing {
+        /// How many.
+        chunks: u64,
+    },
+    /// A manifest landed after its lease, and something that it relied on had been condemned meanwhile.
+    #[error(
+        "the run outlived its lease, and {missing} chunks that it relied on were condemned meanwhile; its snapshot was withdrawn"
+    )]
+    Late {
+        /// How many chunks.
+        missing: u64,
+    },
+    /// Others decided again and again before this run could.
+    #[error("{tries} times another run put a mark before this one could")]
+    Contended {
+        /// How often it was tried.
+        tries: u32,
+    },
     /// A text that begins no id, or more than one.
     #[error("`{text}` names {found} snapshots")]
     SnapshotName {
@@ -164,6 +200,16 @@ pub struct Outside {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub entropy: Arc<dyn Entropy>,
+    /// How long a lease holds; [`crate::limits::LEASE_PERIOD`], but for tests.
+    pub lease_period: Duration,
+}
+
+impl Outside {
+    /// The system's clock and random generator.
+    pub fn system() -> Self {
+        let (clock, entropy) = (Arc::new(crate::env::SystemClock), Arc::new(crate::env::SystemEntropy));
+        Self { clock, entropy, lease_period: LEASE_PERIOD }
+    }
 }
 
 /// An open repository.
@@ -207,6 +253,11 @@ impl Repository {
         &self.outside.clock
     }
 
+    /// How long a lease holds.
+    pub fn lease_period(&self) -> Duration {
+        self.outside.lease_period
+    }
+
     /// Seals, signs and puts a metadata object; durable on return.
     pub async fn put_object(&self, kind: ObjectType, body: &[u8]) -> Result<ObjectId, RepositoryError> {
         let stored = seal_object(&self.keys, &*self.outside.entropy, kind, body);
@@ -236,18 +287,27 @@ impl Repository {
     }
 
     /// Brings the cache to what the index objects in the store say. Damaged ones are told and treated as not there.
+    ///
+    /// Adds before it forgets: what a new index took over from an old one is never missing in between.
     pub async fn sync_index(&self) -> Result<Vec<Damage>, RepositoryError> {
-        let listed = self.list_objects(ObjectType::Index).await?;
-        let known = self.cache.known_indexes()?;
-        for gone in known.difference(&listed) {
-            self.cache.remove_index(gone)?;
-        }
         let mut damages = Vec::new();
-        for new in listed.difference(&known) {
-            match self.get_index(new).await {
-                Ok(index) => self.cache.add_index(new, &index)?,
-                Err(RepositoryError::Damaged(damage)) => damages.push(damage),
-                Err(error) => return Err(error),
+        // An index object may be superseded between the listing and the reading; then the listing is old.
+        for _ in 0..SYNC_TRIES {
+            let listed = self.list_objects(ObjectType::Index).await?;
+            let known = self.cache.known_indexes()?;
+            damages.clear();
+            for new in listed.difference(&known) {
+                match self.get_index(new).await {
+                    Ok(index) => self.cache.add_index(new, &index)?,
+                    Err(RepositoryError::Damaged(damage)) => damages.push(damage),
+                    Err(error) => return Err(error),
+                }
+            }
+            for gone in known.difference(&listed) {
+                self.cache.remove_index(gone)?;
+            }
+            if damages.iter().all(|damage| damage.layer != "presence") {
+                break;
             }
         }
         Ok(damages)
@@ -280,10 +340,24 @@ impl Repository {
         Ok(sound.filter(|pack| sizes.get(&pack.id) == Some(&pack.stored_size)).map(|pack| pack.id).collect())
     }
 
-    /// Begins to write. Chunks in packs that are missing or cut short are stored again.
+    /// Begins to write. Chunks in packs that are missing, cut short or condemned are stored again. The run's first lease must
+    /// be there already.
     pub async fn write(self: &Arc<Self>, options: SessionOptions) -> Result<WriteSession, RepositoryError> {
         self.keys.check_writes().map_err(|source| self.unsupported(source))?;
-        let present = self.present_packs().await?;
+        // Marks before packs: what is deleted in between was condemned before.
+        let record = self.record().await?;
+        let mut present = self.present_packs().await?;
+        present.retain(|pack| !record.condemned.contains_key(pack));
+        Ok(WriteSession::new(Arc::clone(self), present, options))
+    }
+
+    /// Begins to write beside what is there: only what is in the packs `present` counts as stored.
+    pub fn write_beside(
+        self: &Arc<Self>,
+        present: HashSet<PackId>,
+        options: SessionOptions,
+    ) -> Result<WriteSession, RepositoryError> {
+        self.keys.check_writes().map_err(|source| self.unsupported(source))?;
         Ok(WriteSession::new(Arc::clone(self), present, options))
     }
 

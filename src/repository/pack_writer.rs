@@ -166,9 +166,14 @@ impl PackWriter {
     async fn describe(&mut self, entry: &PackEntry) -> Result<(), RepositoryError> {
         let mut bytes = Vec::new();
         entry.encode(&mut bytes);
-        let id = self.context.keys.chunk_id(&bytes);
+        self.keep_description(&bytes).await
+    }
+
+    /// Keeps an encoded description.
+    pub async fn keep_description(&mut self, bytes: &[u8]) -> Result<(), RepositoryError> {
+        let id = self.context.keys.chunk_id(bytes);
         let length = u32::try_from(bytes.len()).expect("descriptions are bounded");
-        let coded = CodedSegment::encode(&bytes, &[]);
+        let coded = CodedSegment::encode(bytes, &[]);
         let chunks = vec![ChunkEntry { id, length }];
         Box::pin(self.push_as(ObjectType::TreePack, SegmentKind::PackEntry, chunks, coded)).await?;
         Ok(())

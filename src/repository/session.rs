@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::budget::{Budget, BytePermit};
-use super::claim::{Claims, Owner};
+use super::claim::{Claim, Claims, Owner};
 use super::cut::{CutContext, CutCounts, OpenSegments, PlainSegment, StreamState};
 use super::executor::{Executor, run};
 use super::pack_writer::{PackContext, PackReceipt, PackWriter, Stage};
@@ -42,6 +42,13 @@ pub struct InputBlock {
 #[derive(Debug)]
 pub struct PacksDurable {
     packs: Vec<PackEntry>,
+}
+
+impl PacksDurable {
+    /// The packs that are not in an index yet.
+    pub fn ids(&self) -> HashSet<PackId> {
+        self.packs.iter().map(|pack| pack.id).collect()
+    }
 }
 
 /// All packs of a session are in the store and in an index.
@@ -157,6 +164,11 @@ impl WriteSession {
         assert_eq!(manifest.indexes, index.indexes, "a manifest names the indexes of its run");
         assert!(self.shared.cut.claims.all_settled(), "every chunk that this session claimed is in an index");
         self.repository.put_object(ObjectType::Manifest, &manifest.encode()).await
+    }
+
+    /// Keeps the description of a content pack anew.
+    pub async fn keep_description(&self, bytes: &[u8]) -> Result<(), RepositoryError> {
+        self.shared.packs.lock().await.keep_description(bytes).await
     }
 
     /// Bytes of sealed packs so far.
@@ -308,6 +320,15 @@ impl ComponentWriter {
                 return Ok(work);
             }
         }
+    }
+
+    /// Stores one chunk for packs of `kind` as it is, if it is not in a pack that is there. It belongs to no stream.
+    pub async fn store_chunk(&mut self, kind: ObjectType, id: ChunkId, bytes: Bytes) -> Result<(), RepositoryError> {
+        let claim = self.shared.cut.claims.claim(self.owner, &id, bytes.len() as u64)?;
+        if claim == Claim::Yours {
+            self.segments.push(kind, id, &bytes);
+        }
+        self.dispatch_full().await
     }
 
     /// Ends a stream.

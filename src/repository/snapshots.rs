@@ -1,5 +1,10 @@
 //! Listing and naming snapshots.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::marks::Record;
 use super::{Damage, Repository, RepositoryError, decode_damage};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
@@ -12,8 +17,24 @@ use crate::id::{ObjectId, SnapshotId};
 pub struct Snapshot {
     /// Its name.
     pub id: SnapshotId,
-    /// What it holds.
+    /// What it holds. Its tags are those of now, changes of later marks included.
     pub manifest: Manifest,
+    /// Whether it landed after the lease of its run and nobody confirmed it: not all that it refers to need be there.
+    pub late: bool,
+    /// Whether retention must keep it.
+    pub held: bool,
+}
+
+impl Snapshot {
+    /// A snapshot that was just made in time.
+    pub fn new(id: SnapshotId, manifest: Manifest) -> Self {
+        Self { id, manifest, late: false, held: false }
+    }
+
+    /// Whether it is what "the latest" may mean: whole, and certainly so.
+    pub fn is_complete(&self) -> bool {
+        !self.late && self.manifest.is_complete()
+    }
 }
 
 impl Repository {
@@ -32,16 +53,62 @@ impl Repository {
 
     /// All snapshots, oldest first, and the manifests that are damaged.
     pub async fn snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Damage>), RepositoryError> {
+        // Manifests before marks: what is forgotten in between is then known to be.
+        let listed = self.listed_manifests().await?;
+        let record = self.record().await?;
+        let (snapshots, damages) = self.snapshots_of(&listed, &record).await?;
+        if damages.iter().all(|damage| damage.layer != "presence") {
+            return Ok((snapshots, damages));
+        }
+        // What vanished after it was listed was withdrawn or forgotten meanwhile.
+        let still = self.listed_manifests().await?;
+        let gone = |damage: &Damage| {
+            !still.keys().any(|id| layout::object(ObjectType::Manifest, id).as_str() == damage.object)
+        };
+        Ok((snapshots, damages.into_iter().filter(|damage| damage.layer != "presence" || !gone(damage)).collect()))
+    }
+
+    /// The manifests that are there, with the store's time of each.
+    pub async fn listed_manifests(&self) -> Result<BTreeMap<SnapshotId, Timestamp>, RepositoryError> {
+        let listed = self.store().list(layout::SNAPSHOTS).await?;
+        Ok(listed.iter().filter_map(|info| Some((layout::id_in(&info.name)?, info.modified))).collect())
+    }
+
+    /// The snapshots among `listed` that `record` does not forget, oldest first, and the manifests that are damaged.
+    pub async fn snapshots_of(
+        &self,
+        listed: &BTreeMap<SnapshotId, Timestamp>,
+        record: &Record,
+    ) -> Result<(Vec<Snapshot>, Vec<Damage>), RepositoryError> {
         let (mut snapshots, mut damages) = (Vec::new(), Vec::new());
-        for id in self.list_objects(ObjectType::Manifest).await? {
-            match self.manifest(&id).await {
-                Ok(manifest) => snapshots.push(Snapshot { id, manifest }),
+        for (id, stored_at) in listed.iter().filter(|(id, _)| !record.forgotten.contains(*id)) {
+            match self.manifest(id).await {
+                Ok(manifest) => snapshots.push(self.judged(*id, manifest, *stored_at, record)),
                 Err(RepositoryError::Damaged(damage)) => damages.push(damage),
                 Err(error) => return Err(error),
             }
         }
         snapshots.sort_by_key(|snapshot| (snapshot.manifest.created_at, snapshot.id));
         Ok((snapshots, damages))
+    }
+
+    pub(super) fn judged(
+        &self,
+        id: SnapshotId,
+        mut manifest: Manifest,
+        stored_at: Timestamp,
+        record: &Record,
+    ) -> Snapshot {
+        for (tag, value) in record.tags.get(&id).into_iter().flatten() {
+            match value {
+                Some(value) => drop(manifest.tags.insert(tag.clone(), value.clone())),
+                None => drop(manifest.tags.remove(tag)),
+            }
+        }
+        // Where nothing was ever deleted nothing can be missing.
+        let late =
+            self.config().has_deletion() && stored_at > manifest.lease_deadline && !record.confirmed.contains(&id);
+        Snapshot { id, manifest, late, held: record.held.contains(&id) }
     }
 
     /// All reports, oldest first, and the ones that are damaged.

@@ -19,7 +19,7 @@ use super::object::{signed_message, verify_signature};
 use super::pack::EntropyRng;
 use super::{NONCE_SIZE, SealError, aead_open, aead_seal};
 use crate::env::{Entropy, random_bytes};
-use crate::format::config::{Config, SignedText, decode_body};
+use crate::format::config::{Config, FEATURE_DELETION, SignedText, decode_body};
 use crate::format::key_file::KeyFile;
 use crate::format::key_slot::{Argon2id, Grant, KeySlot, Role, Unlock};
 use crate::format::{FORMAT_VERSION, FormatError};
@@ -116,7 +116,7 @@ pub fn found_repository(
     let content_public = x25519_public(&content_secret);
     let config = Config {
         format: FORMAT_VERSION,
-        features: vec![],
+        features: vec![FEATURE_DELETION.to_owned()],
         repository,
         generation: 1,
         created_at: now,

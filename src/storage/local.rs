@@ -5,7 +5,7 @@
 //! fsynced before a put or a delete returns, and so is every folder made on the way.
 //!
 //! Holds: files are 0600 and folders 0700, whatever the umask. What a kill leaves behind lies in `staging/`, is never
-//! listed and goes with [`LocalStore::sweep_staging`]. Symbolic links inside the repository count as not there.
+//! listed and goes with [`Store::sweep`]. Symbolic links inside the repository count as not there.
 //! Opening and reading write nothing: a read-only file system will do.
 //! Does not: lock, retry, or remove folders that became empty.
 
@@ -68,18 +68,6 @@ impl LocalStore {
         Ok(Self { root: Arc::new(Root { path, durable_folders: Mutex::default() }) })
     }
 
-    /// Removes files that a killed put left in `staging/` and that nobody has written to for `older_than`; says how many.
-    ///
-    /// # Errors
-    /// As for a delete.
-    pub async fn sweep_staging(&self, older_than: Duration) -> Result<u64, StoreError> {
-        self.blocking("sweep", STAGING, move |root| {
-            disk::sweep(&root.path.join(STAGING), older_than, SystemClock.now())
-                .map_err(|source| root.write_error("sweep", STAGING, source))
-        })
-        .await
-    }
-
     /// Runs `work` where it may block.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -137,6 +125,14 @@ impl Store for LocalStore {
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let owned = name.clone();
         self.blocking("delete", name.as_str(), move |root| root.delete(&owned)).await
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.blocking("sweep", STAGING, move |root| {
+            disk::sweep(&root.path.join(STAGING), older_than, SystemClock.now())
+                .map_err(|source| root.write_error("sweep", STAGING, source))
+        })
+        .await
     }
 }
 

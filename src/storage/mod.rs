@@ -12,6 +12,7 @@ pub mod object;
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -143,4 +144,10 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Removes an object; not there counts as removed. Durable on return.
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Removes what killed puts left behind and nobody has written to for `older_than`; says how many files. Stores that keep
+    /// no such files have nothing to do.
+    async fn sweep(&self, _older_than: Duration) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }

@@ -40,7 +40,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub async fn place() -> Place {
     let folder = tempfile::tempdir().expect("a folder");
-    let outside = Outside { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+    let outside = Outside::system();
     let context = Context {
         outside,
         executor: Arc::new(RayonExecutor),
@@ -88,7 +88,7 @@ pub fn told(error: &Error) -> String {
 }
 
 pub async fn restored(place: &Place, created: &Created, folder: &Path) {
-    let snapshot = Snapshot { id: created.id, manifest: created.manifest.clone() };
+    let snapshot = Snapshot::new(created.id, created.manifest.clone());
     let target = Target::Folder(folder.to_owned());
     let plan = restore::plan(&place.context, &place.repository, snapshot, target, RestoreOptions::default()).await;
     let plan = plan.unwrap_or_else(|error| panic!("{}", told(&error)));

@@ -135,13 +135,13 @@ async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, 
 fn show(session: &Session, created: Created) -> Result<Exit, Failure> {
     let Created { id, manifest, stored_bytes, report, warnings } = created;
     warnings.iter().for_each(|warning| session.context.warn(warning));
-    let snapshot = Snapshot { id, manifest };
+    let snapshot = Snapshot::new(id, manifest);
     let mut document = serde_json::to_value(SnapshotDocument::new(&snapshot, false)).expect("a document is plain data");
     document["stored_bytes"] = json!(stored_bytes);
     document["report"] = json!(report);
     document["warnings"] = json!(warnings);
     session.out.result(&document, || text(&snapshot, stored_bytes))?;
-    Ok(if snapshot.manifest.is_complete() { Exit::Done } else { Exit::Incomplete })
+    Ok(if snapshot.is_complete() { Exit::Done } else { Exit::Incomplete })
 }
 
 /// What came of it, for people.

@@ -42,7 +42,7 @@ pub fn list_text(snapshots: &[Snapshot]) -> String {
         vec![
             snapshot.id.short(),
             render::time(manifest.created_at),
-            status(manifest.is_complete()).to_owned(),
+            status(snapshot.is_complete()).to_owned(),
             manifest.deployment.clone(),
             sum(|component| component.sizes.logical_bytes),
             sum(|component| component.sizes.added_bytes),
@@ -67,7 +67,7 @@ fn show_text(snapshot: &Snapshot) -> String {
     let manifest = &snapshot.manifest;
     let mut lines = vec![
         format!("snapshot    {}", snapshot.id),
-        format!("status      {}", status(manifest.is_complete())),
+        format!("status      {}", status(snapshot.is_complete())),
         format!("deployment  {}", manifest.deployment),
         format!("created     {}", render::time(manifest.created_at)),
         format!("finished    {}", render::time(manifest.finished_at)),

@@ -1,0 +1,96 @@
+//! Snapshots that landed after the lease of their run: counted only once somebody saw that nothing they need was condemned.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::chunks::ChunkReader;
+use super::executor::Executor;
+use super::lease::{Claimant, LeaseEnd, RunLease};
+use super::marks::Record;
+use super::reach::Reach;
+use super::{Repository, RepositoryError};
+use crate::format::envelope::ObjectType;
+use crate::format::layout;
+use crate::format::manifest::Manifest;
+use crate::format::mark::Decisions;
+use crate::id::{PackId, SnapshotId};
+
+/// Ends the lease of a run that put a manifest, and sees that the snapshot counts. Only then may success be told.
+///
+/// # Errors
+/// [`RepositoryError::Late`] if the manifest landed too late and was withdrawn.
+pub async fn settle(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    lease: RunLease,
+    id: &SnapshotId,
+    manifest: &Manifest,
+) -> Result<(), RepositoryError> {
+    let claimant = lease.claimant().clone();
+    match lease.end().await {
+        LeaseEnd::InTime => Ok(()),
+        LeaseEnd::PerhapsLate => {
+            let missing = confirm(repository, executor, &claimant, id, manifest).await?;
+            if missing == 0 {
+                return Ok(());
+            }
+            repository.store().delete(&layout::object(ObjectType::Manifest, id)).await?;
+            Err(RepositoryError::Late { missing })
+        }
+    }
+}
+
+/// Confirms a snapshot whose manifest is there, if every chunk that it refers to is in a pack that is there and not
+/// condemned. Gives the number of chunks that are not; then nothing was confirmed.
+pub async fn confirm(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    claimant: &Claimant,
+    id: &SnapshotId,
+    manifest: &Manifest,
+) -> Result<u64, RepositoryError> {
+    loop {
+        let record = repository.record().await?;
+        if record.confirmed.contains(id) {
+            return Ok(0);
+        }
+        if record.forgotten.contains(id) {
+            // A `prune` took the run for dead: nothing of the snapshot counts any more.
+            return Ok(1);
+        }
+        repository.sync_index().await?;
+        let missing = missing_chunks(repository, executor, &record, manifest).await?;
+        if missing > 0 {
+            return Ok(missing);
+        }
+        let decisions = Decisions { confirmed: BTreeSet::from([*id]), ..Decisions::default() };
+        if repository.put_mark_after(claimant, &record, false, decisions).await?.is_some() {
+            return Ok(0);
+        }
+    }
+}
+
+/// How many chunks of a snapshot are in no pack that is there and not condemned.
+pub async fn missing_chunks(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    record: &Record,
+    manifest: &Manifest,
+) -> Result<u64, RepositoryError> {
+    let mut sound: HashSet<PackId> = repository.present_packs().await?;
+    sound.retain(|pack| !record.condemned.contains_key(pack));
+    let reader = Arc::new(ChunkReader::cached(Arc::clone(repository), Arc::clone(executor)));
+    let (mut missing, cache) = (0, Arc::clone(repository.cache()));
+    let mut visit = |id: &crate::id::ChunkId| -> Result<(), RepositoryError> {
+        let found = cache.find_all(id)?;
+        missing += u64::from(!found.iter().any(|location| sound.contains(&location.pack)));
+        Ok(())
+    };
+    let walked = Reach::new(reader).snapshot(manifest, &mut visit).await;
+    match walked {
+        Ok(()) => Ok(missing),
+        // A recipe that cannot be read hides how much else is missing.
+        Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => Ok(missing.max(1)),
+        Err(error) => Err(error),
+    }
+}

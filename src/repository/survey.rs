@@ -1,0 +1,278 @@
+//! What is there and what of it is needed: the basis of every decision to condemn, pardon, repack or delete.
+//!
+//! A chunk is *live* if a snapshot that is there refers to it, or a segment that holds live chunks has it as a base. A pack is
+//! *sound* if an index names it and the store lists it at its length. Live chunks are bits per pack, so that memory grows by
+//! an eighth of a byte a chunk.
+//!
+//! Does not: decide; see `sweep`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::cache::{Cache, Location};
+use super::chunks::ChunkReader;
+use super::executor::Executor;
+use super::marks::Record;
+use super::reach::Reach;
+use super::snapshots::Snapshot;
+use super::{Repository, RepositoryError};
+use crate::format::envelope::ObjectType;
+use crate::format::index::PackEntry;
+use crate::format::layout;
+use crate::id::{ChunkId, PackId, RunId, SnapshotId};
+
+/// A pack that the store lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedPack {
+    /// Content or tree.
+    pub kind: ObjectType,
+    /// Its length, in bytes.
+    pub size: u64,
+    /// The store's time of it.
+    pub stored_at: Timestamp,
+}
+
+/// One bit for each chunk of a pack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    fn set(&mut self, position: u32) -> bool {
+        let (word, bit) = ((position / 64) as usize, 1 << (position % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        new
+    }
+
+    /// Whether the chunk at `position` is live.
+    pub fn contains(&self, position: u32) -> bool {
+        self.0.get((position / 64) as usize).is_some_and(|word| word & (1 << (position % 64)) != 0)
+    }
+
+    /// How many are live.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// What is there and what of it is needed, at one moment.
+pub struct Survey {
+    /// All decisions so far.
+    pub record: Record,
+    /// Manifests that the store lists, with its time of each, forgotten ones included.
+    pub listed: BTreeMap<SnapshotId, Timestamp>,
+    /// The snapshots that are there, late ones included.
+    pub snapshots: Vec<Snapshot>,
+    /// Packs that the store lists.
+    pub packs: HashMap<PackId, ListedPack>,
+    /// Packs that are sound.
+    pub sound: HashSet<PackId>,
+    /// Packs that this machine found damaged inside: what they hold counts as nowhere else.
+    pub damaged: BTreeSet<PackId>,
+    /// Live chunks, by pack; a chunk is live in every pack that holds it.
+    pub live: HashMap<PackId, Bits>,
+    /// Live chunks that more than one pack holds.
+    pub shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
+    /// Live chunks that no sound pack holds.
+    pub missing: u64,
+}
+
+impl Survey {
+    /// Looks at everything, as if the snapshots `without` were forgotten. `counts` tells which late snapshots refer to something all the same: those whose run is alive.
+    ///
+    /// # Errors
+    /// Damage to manifests or recipes: what cannot be read may refer to anything.
+    pub async fn take(
+        repository: &Arc<Repository>,
+        executor: &Arc<dyn Executor>,
+        without: &BTreeSet<SnapshotId>,
+        counts: impl Fn(&RunId) -> bool,
+    ) -> Result<Self, RepositoryError> {
+        // Manifests after marks here: a confirmation that lands in between is not known, but its manifest is seen as late and
+        // its run as alive. What is forgotten in between only looks needed.
+        let mut record = repository.record().await?;
+        record.forgotten.extend(without);
+        let listed = repository.listed_manifests().await?;
+        if let Some(damage) = repository.sync_index().await?.into_iter().next() {
+            return Err(damage.into());
+        }
+        let (snapshots, damages) = repository.snapshots_of(&listed, &record).await?;
+        let gone = |damage: &super::Damage| damage.layer == "presence";
+        if let Some(damage) = damages.into_iter().find(|damage| !gone(damage)) {
+            return Err(damage.into());
+        }
+        let packs = listed_packs(repository).await?;
+        let known = repository.cache().packs()?;
+        let is_sound = |pack: &&super::cache::KnownPack| {
+            packs.get(&pack.id).is_some_and(|listed| listed.kind == pack.kind && listed.size == pack.stored_size)
+        };
+        let sound = known.iter().filter(is_sound).map(|pack| pack.id).collect();
+        let (live, shared) = (HashMap::new(), HashMap::new());
+        let damaged = repository.cache().damaged_packs()?;
+        let mut survey = Self { record, listed, snapshots, packs, sound, damaged, live, shared, missing: 0 };
+        survey.mark_live(repository, executor, counts).await?;
+        Ok(survey)
+    }
+
+    async fn mark_live(
+        &mut self,
+        repository: &Arc<Repository>,
+        executor: &Arc<dyn Executor>,
+        counts: impl Fn(&RunId) -> bool,
+    ) -> Result<(), RepositoryError> {
+        let reader = Arc::new(ChunkReader::cached(Arc::clone(repository), Arc::clone(executor)));
+        let cache = Arc::clone(repository.cache());
+        let mut reach = Reach::new(reader);
+        let mut marking =
+            Marking { cache: &cache, sound: &self.sound, live: HashMap::new(), shared: HashMap::new(), missing: 0 };
+        for snapshot in &self.snapshots {
+            let late = snapshot.late;
+            if late && !counts(&snapshot.manifest.run) {
+                continue;
+            }
+            let walked = reach.snapshot(&snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await;
+            match walked {
+                // One that is late may well lack something: it counts only once it is confirmed.
+                Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) if late => {}
+                other => other?,
+            }
+        }
+        marking.bases()?;
+        let Marking { live, shared, missing, .. } = marking;
+        (self.live, self.shared, self.missing) = (live, shared, missing);
+        Ok(())
+    }
+
+    /// Makes the descriptions of these content packs live: no index could be rebuilt without them.
+    pub fn mark_descriptions(
+        &mut self,
+        repository: &Repository,
+        packs: &BTreeSet<PackId>,
+    ) -> Result<(), RepositoryError> {
+        let (live, shared) = (std::mem::take(&mut self.live), std::mem::take(&mut self.shared));
+        let mut marking = Marking { cache: repository.cache(), sound: &self.sound, live, shared, missing: 0 };
+        let mut bytes = Vec::new();
+        for pack in packs {
+            if let Some(entry) = repository.cache().pack(pack)? {
+                bytes.clear();
+                entry.encode(&mut bytes);
+                marking.chunk(&repository.keys().chunk_id(&bytes))?;
+            }
+        }
+        let Marking { live, shared, .. } = marking;
+        (self.live, self.shared) = (live, shared);
+        Ok(())
+    }
+
+    /// The places of the live chunks of a pack that other packs hold as well.
+    pub fn shared_of(&self) -> HashMap<PackId, Vec<&Vec<(PackId, u32)>>> {
+        let mut by_pack: HashMap<PackId, Vec<&Vec<(PackId, u32)>>> = HashMap::new();
+        for places in self.shared.values() {
+            for (pack, _) in places {
+                by_pack.entry(*pack).or_default().push(places);
+            }
+        }
+        by_pack
+    }
+
+    /// Sound packs that nobody found damaged inside.
+    pub fn trusted(&self) -> impl Iterator<Item = PackId> + '_ {
+        self.sound.iter().filter(|pack| !self.damaged.contains(*pack)).copied()
+    }
+
+    /// How many live chunks a pack holds.
+    pub fn live_count(&self, pack: &PackId) -> u64 {
+        self.live.get(pack).map_or(0, Bits::count)
+    }
+}
+
+/// All packs that the store lists under the names that they must have.
+pub async fn listed_packs(repository: &Repository) -> Result<HashMap<PackId, ListedPack>, RepositoryError> {
+    let mut packs = HashMap::new();
+    for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
+        for info in repository.store().list(layout::folder(kind)).await? {
+            if let Some(id) = layout::id_in(&info.name).filter(|id| layout::object(kind, id) == info.name) {
+                packs.insert(id, ListedPack { kind, size: info.size, stored_at: info.modified });
+            }
+        }
+    }
+    Ok(packs)
+}
+
+struct Marking<'a> {
+    cache: &'a Cache,
+    sound: &'a HashSet<PackId>,
+    live: HashMap<PackId, Bits>,
+    shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
+    missing: u64,
+}
+
+impl Marking<'_> {
+    /// Makes a chunk live; `false` if it was already.
+    fn chunk(&mut self, id: &ChunkId) -> Result<bool, RepositoryError> {
+        let mut found: Vec<Location> = self.cache.find_all(id)?;
+        // Two index objects may describe one pack.
+        found.sort_unstable_by_key(|location| (location.pack, location.position));
+        found.dedup_by_key(|location| location.pack);
+        let mut new = false;
+        for location in &found {
+            new |= self.live.entry(location.pack).or_default().set(location.position);
+        }
+        if new && found.len() > 1 {
+            self.shared.insert(*id, found.iter().map(|location| (location.pack, location.position)).collect());
+        }
+        if !found.iter().any(|location| self.sound.contains(&location.pack)) {
+            self.missing += 1;
+        }
+        Ok(new)
+    }
+
+    /// Makes the bases of live segments live, and theirs.
+    fn bases(&mut self) -> Result<(), RepositoryError> {
+        let based = self.cache.based_packs()?;
+        loop {
+            let mut changed = false;
+            for pack in &based {
+                let Some(bits) = self.live.get(pack).cloned() else { continue };
+                let Some(entry) = self.cache.pack(pack)? else { continue };
+                for id in bases_of_live(&entry, &bits) {
+                    changed |= self.chunk(&id)?;
+                }
+            }
+            if !changed {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The bases of those segments of a pack that hold a live chunk.
+fn bases_of_live(entry: &PackEntry, bits: &Bits) -> Vec<ChunkId> {
+    let (mut position, mut bases) = (0, Vec::new());
+    for segment in &entry.segments {
+        let count = u32::try_from(segment.chunks.len()).expect("packs hold fewer than 2^32 chunks");
+        if (position..position + count).any(|at| bits.contains(at)) {
+            bases.extend_from_slice(&segment.base);
+        }
+        position += count;
+    }
+    bases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_is_new_once() {
+        let mut bits = Bits::default();
+        assert!(bits.set(70) && !bits.set(70) && bits.set(3));
+        assert!(bits.contains(70) && bits.contains(3) && !bits.contains(4) && !bits.contains(1000));
+        assert_eq!(bits.count(), 2);
+    }
+}

@@ -1,0 +1,328 @@
+//! Carrying out a sweep: what was condemned is deleted, what is not needed is condemned.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::reindex::{Reindexed, reindex};
+use super::repack::{Repacked, can_repack, repack};
+use super::{Standing, SweepOptions, SweepPlan, Wait, plan_condemn, plan_delete, plan_repack};
+use crate::format::envelope::ObjectType;
+use crate::format::layout;
+use crate::format::mark::Decisions;
+use crate::id::{ObjectId, ObjectName, PackId, SnapshotId};
+use crate::limits::MARK_KEEP;
+use crate::repository::executor::Executor;
+use crate::repository::lease::RunLease;
+use crate::repository::runs::{Moment, elapsed};
+use crate::repository::survey::Survey;
+use crate::repository::{Repository, RepositoryError};
+
+/// How often a sweep decides anew because another run was faster.
+const TRIES_MAX: u32 = 20;
+
+/// Marks after which they are restated as one.
+const MARKS_MAX: usize = 64;
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Packs that were deleted, and their bytes.
+    pub deleted_packs: u64,
+    /// See `deleted_packs`.
+    pub deleted_bytes: u64,
+    /// Manifests of forgotten snapshots that were deleted.
+    pub deleted_manifests: u64,
+    /// Late snapshots of dead runs that were forgotten.
+    pub forgotten_late: u64,
+    /// Packs that were condemned in this run, and their bytes.
+    pub condemned_packs: u64,
+    /// See `condemned_packs`.
+    pub condemned_bytes: u64,
+    /// Packs that were condemned and are needed after all.
+    pub pardoned_packs: u64,
+    /// Packs whose living chunks were moved, and the bytes put for that.
+    pub repacked_packs: u64,
+    /// See `repacked_packs`.
+    pub repacked_bytes: u64,
+    /// Whether packs could not be repacked because this key slot does not read content.
+    pub cannot_repack_content: bool,
+    /// Condemned packs that wait, with what for; and their bytes.
+    pub waiting: Vec<(PackId, Wait)>,
+    /// See `waiting`.
+    pub waiting_bytes: u64,
+    /// Index objects that were put and deleted.
+    pub reindexed: Reindexed,
+    /// Leases that were deleted.
+    pub deleted_leases: u64,
+    /// Bytes of all packs that are left.
+    pub kept_bytes: u64,
+}
+
+/// Sweeps. `lease` is the first one of this run: its time is the store's *now*.
+///
+/// # Errors
+/// Damage, if a chunk that a snapshot needs is nowhere: then nothing is decided, because what it was part of is not known.
+pub async fn sweep(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    lease: &RunLease,
+    options: SweepOptions,
+) -> Result<Swept, RepositoryError> {
+    let sweeper = Sweeper { repository, executor, lease, options };
+    let mut swept = Swept::default();
+    sweeper.delete(&mut swept).await?;
+    sweeper.condemn(&mut swept).await?;
+    sweeper.tidy_leases(&mut swept).await?;
+    sweeper.restate().await?;
+    repository.cached(repository.cache().drop_stale_segments());
+    Ok(swept)
+}
+
+/// What a sweep would do now if the snapshots `without` were forgotten. Decides and changes nothing.
+pub async fn preview(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    now: Moment,
+    options: SweepOptions,
+    without: &BTreeSet<SnapshotId>,
+) -> Result<(Survey, SweepPlan), RepositoryError> {
+    let standing = standing(repository, now, None, options).await?;
+    let mut survey = survey(repository, executor, &standing, without).await?;
+    let mut plan = plan_delete(&standing, &survey);
+    for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
+        let condemned = plan_condemn(&standing, &survey, kind, &BTreeSet::new(), &HashSet::new());
+        plan.condemn.extend(condemned);
+        if kind == ObjectType::ContentPack {
+            describe_kept(repository, &mut survey, &plan.condemn)?;
+        }
+    }
+    Ok((survey, plan))
+}
+
+async fn standing(
+    repository: &Repository,
+    now: Moment,
+    own: Option<&crate::id::RunId>,
+    options: SweepOptions,
+) -> Result<Standing, RepositoryError> {
+    let mut runs = repository.runs().await?;
+    runs.retain(|id, _| Some(id) != own);
+    Ok(Standing { now, runs, margin: options.margin(), grace: options.grace })
+}
+
+async fn survey(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    standing: &Standing,
+    without: &BTreeSet<SnapshotId>,
+) -> Result<Survey, RepositoryError> {
+    let survey = Survey::take(repository, executor, without, |run| standing.is_alive(run)).await?;
+    if survey.missing == 0 {
+        return Ok(survey);
+    }
+    Err(RepositoryError::NeededChunksMissing { chunks: survey.missing })
+}
+
+/// Makes the descriptions of all content packs live that stay.
+fn describe_kept(
+    repository: &Repository,
+    survey: &mut Survey,
+    victims: &BTreeSet<PackId>,
+) -> Result<(), RepositoryError> {
+    let stays = |pack: &&PackId| {
+        let content = survey.packs.get(*pack).is_some_and(|pack| pack.kind == ObjectType::ContentPack);
+        content && !victims.contains(*pack) && !survey.record.condemned.contains_key(*pack)
+    };
+    let packs: BTreeSet<PackId> = survey.sound.iter().filter(stays).copied().collect();
+    survey.mark_descriptions(repository, &packs)
+}
+
+struct Sweeper<'a> {
+    repository: &'a Arc<Repository>,
+    executor: &'a Arc<dyn Executor>,
+    lease: &'a RunLease,
+    options: SweepOptions,
+}
+
+impl Sweeper<'_> {
+    /// Who is alive now.
+    async fn standing(&self) -> Result<Standing, RepositoryError> {
+        let now = Moment { store: self.lease.began(), machine: self.repository.clock().now() };
+        standing(self.repository, now, Some(&self.lease.claimant().run), self.options).await
+    }
+
+    /// Deletes what was condemned long enough, and what was forgotten.
+    async fn delete(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
+        for _ in 0..TRIES_MAX {
+            // Who is dead is established first: whatever a dead run put is there before the survey is taken.
+            let standing = self.standing().await?;
+            let survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+            let plan = plan_delete(&standing, &survey);
+            let decisions =
+                Decisions { pardoned: plan.pardon.clone(), forgotten: plan.forget.clone(), ..Decisions::default() };
+            if !decisions.is_empty()
+                && self
+                    .repository
+                    .put_mark_after(self.lease.claimant(), &survey.record, false, decisions)
+                    .await?
+                    .is_none()
+            {
+                continue;
+            }
+            swept.pardoned_packs = plan.pardon.len() as u64;
+            swept.forgotten_late = plan.forget.len() as u64;
+            return self.delete_planned(&standing, &survey, plan, swept).await;
+        }
+        Err(RepositoryError::Contended { tries: TRIES_MAX })
+    }
+
+    async fn delete_planned(
+        &self,
+        standing: &Standing,
+        survey: &Survey,
+        plan: SweepPlan,
+        swept: &mut Swept,
+    ) -> Result<(), RepositoryError> {
+        let forgotten = survey.listed.keys().filter(|id| survey.record.forgotten.contains(id)).chain(&plan.forget);
+        let manifests: Vec<ObjectName> = forgotten.map(|id| layout::object(ObjectType::Manifest, id)).collect();
+        swept.deleted_manifests = manifests.len() as u64;
+        self.delete_all(manifests).await?;
+        // Out of the index before out of the store: no index ever names a pack that is gone.
+        let gone = |pack: &&PackId| !survey.packs.contains_key(*pack);
+        let mut leaving: BTreeSet<PackId> = survey.record.condemned.keys().filter(gone).copied().collect();
+        leaving.extend(&plan.delete);
+        // What a living run will name in its manifest is not known yet.
+        let in_the_making = standing.runs.keys().any(|run| standing.is_alive(run));
+        let named = named_indexes(survey, &plan);
+        swept.reindexed = reindex(self.repository, &leaving, &|id| in_the_making || named.contains(id)).await?;
+        let listed = |pack: &PackId| survey.packs.get(pack).map(|listed| (listed.kind, listed.size));
+        let doomed: Vec<_> = plan.delete.iter().filter_map(|pack| Some((*pack, listed(pack)?))).collect();
+        swept.deleted_packs = doomed.len() as u64;
+        swept.deleted_bytes = doomed.iter().map(|(_, (_, size))| size).sum();
+        self.delete_all(doomed.iter().map(|(pack, (kind, _))| layout::object(*kind, pack)).collect()).await?;
+        swept.waiting_bytes = plan.wait.iter().filter_map(|(pack, _)| Some(listed(pack)?.1)).sum();
+        swept.waiting = plan.wait;
+        let all: u64 = survey.packs.values().map(|pack| pack.size).sum();
+        swept.kept_bytes = all - swept.deleted_bytes;
+        Ok(())
+    }
+
+    async fn delete_all(&self, names: Vec<ObjectName>) -> Result<(), RepositoryError> {
+        let store = self.repository.store();
+        let at_once = store.capabilities().concurrency.max(1);
+        let deletions = names.into_iter().map(|name| async move { store.delete(&name).await });
+        stream::iter(deletions).buffer_unordered(at_once).try_for_each(|_| async { Ok(()) }).await?;
+        Ok(())
+    }
+
+    /// Repacks what is worth it, and condemns what nobody needs: content first, because descriptions depend on it.
+    async fn condemn(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
+        let repacked = self.repack(swept).await?;
+        for _ in 0..TRIES_MAX {
+            let standing = self.standing().await?;
+            let mut survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+            let plan = |survey: &Survey, kind| plan_condemn(&standing, survey, kind, &repacked.old, &repacked.new);
+            let mut victims = plan(&survey, ObjectType::ContentPack);
+            describe_kept(self.repository, &mut survey, &victims)?;
+            victims.extend(plan(&survey, ObjectType::TreePack));
+            if victims.is_empty() {
+                return self.tell_time().await;
+            }
+            let decisions = Decisions { condemned: victims.clone(), ..Decisions::default() };
+            let put = self.repository.put_mark_after(self.lease.claimant(), &survey.record, false, decisions).await?;
+            if put.is_some() {
+                swept.condemned_packs = victims.len() as u64;
+                swept.condemned_bytes = victims.iter().filter_map(|pack| Some(survey.packs.get(pack)?.size)).sum();
+                return self.tell_time().await;
+            }
+        }
+        Err(RepositoryError::Contended { tries: TRIES_MAX })
+    }
+
+    async fn repack(&self, swept: &mut Swept) -> Result<Repacked, RepositoryError> {
+        let standing = self.standing().await?;
+        let mut survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+        let (mut entries, mut left, mut victims) = (Vec::new(), self.options.max_repack, BTreeSet::new());
+        for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
+            victims.extend(plan_condemn(&standing, &survey, kind, &BTreeSet::new(), &HashSet::new()));
+            let cache = self.repository.cache();
+            let chosen = plan_repack(cache, &survey, &standing, kind, &victims, left)?;
+            if can_repack(self.repository, kind) {
+                left -= chosen.iter().map(|entry| u64::from(entry.stored_size)).sum::<u64>();
+                entries.extend(chosen);
+            } else {
+                swept.cannot_repack_content |= !chosen.is_empty();
+            }
+            if kind == ObjectType::ContentPack {
+                // What is repacked is described anew.
+                let mut leaving = victims.clone();
+                leaving.extend(entries.iter().map(|entry| entry.id));
+                describe_kept(self.repository, &mut survey, &leaving)?;
+            }
+        }
+        if entries.is_empty() {
+            return Ok(Repacked::default());
+        }
+        let repacked = repack(self.repository, self.executor, &survey, entries).await?;
+        swept.repacked_packs = repacked.old.len() as u64;
+        swept.repacked_bytes = repacked.stored_bytes;
+        Ok(repacked)
+    }
+
+    /// A mark behind the last one that condemned anything: its time is that of the condemnation.
+    async fn tell_time(&self) -> Result<(), RepositoryError> {
+        let record = self.repository.record().await?;
+        let last = record.condemned.values().max().copied().unwrap_or(0);
+        if last == 0 || last < record.newest {
+            return Ok(());
+        }
+        // If another run was faster, its mark tells the time.
+        self.repository.put_mark_after(self.lease.claimant(), &record, false, Decisions::default()).await?;
+        Ok(())
+    }
+
+    /// Removes the leases of runs that have been dead for much longer than anybody could doubt.
+    async fn tidy_leases(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
+        let standing = self.standing().await?;
+        let long_dead = |run: &&crate::repository::runs::Run| {
+            !run.is_alive(standing.now, standing.margin)
+                && elapsed(run.last, standing.now.store) >= run.period + standing.grace + standing.margin
+        };
+        let names: Vec<ObjectName> =
+            standing.runs.values().filter(long_dead).flat_map(|run| run.names.clone()).collect();
+        swept.deleted_leases = names.len() as u64;
+        self.delete_all(names).await
+    }
+
+    /// Says all that the marks say in one, when they are many, and removes the others.
+    async fn restate(&self) -> Result<(), RepositoryError> {
+        let record = self.repository.record().await?;
+        if record.marks.len() < MARKS_MAX {
+            return Ok(());
+        }
+        let packs = crate::repository::survey::listed_packs(self.repository).await?;
+        let now = Moment { store: self.lease.began(), machine: self.repository.clock().now() };
+        let recent = |pack: &PackId| {
+            let number = record.condemned.get(pack).copied().unwrap_or(0);
+            record.condemned_at(number).is_none_or(|(at, _)| elapsed(at, now.store) < MARK_KEEP)
+        };
+        let decisions = record.restate(|_| true, |pack| packs.contains_key(pack) || recent(pack));
+        let claimant = self.lease.claimant();
+        let Some(number) = self.repository.put_mark_after(claimant, &record, true, decisions).await? else {
+            return Ok(());
+        };
+        let lower = record.marks.keys().filter(|lower| **lower < number).map(|lower| layout::mark(*lower));
+        self.delete_all(lower.collect()).await?;
+        let record = self.repository.record().await?;
+        self.repository.put_mark_after(claimant, &record, false, Decisions::default()).await?;
+        Ok(())
+    }
+}
+
+/// The index objects that snapshots which stay name.
+fn named_indexes(survey: &Survey, plan: &SweepPlan) -> BTreeSet<ObjectId> {
+    let stays = survey.snapshots.iter().filter(|snapshot| !plan.forget.contains(&snapshot.id));
+    stays.flat_map(|snapshot| snapshot.manifest.indexes.iter().copied()).collect()
+}
