@@ -235,7 +235,8 @@ impl Decision {
 
 /// Decides about each candidate once. The decisions come oldest snapshot first, in whatever order the candidates came.
 pub fn decide(policy: &RetentionPolicy, candidates: &[Candidate], now: Timestamp) -> Vec<Decision> {
-    let by_id: BTreeMap<SnapshotId, &Candidate> = candidates.iter().map(|candidate| (candidate.id, candidate)).collect();
+    let by_id: BTreeMap<SnapshotId, &Candidate> =
+        candidates.iter().map(|candidate| (candidate.id, candidate)).collect();
     let mut newest_first: Vec<&Candidate> = by_id.into_values().collect();
     newest_first.sort_by_key(|candidate| Reverse((candidate.created_at, candidate.id)));
 

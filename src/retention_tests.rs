@@ -116,10 +116,8 @@ fn an_iso_week_may_belong_to_the_year_before() {
 fn both_hours_of_a_repeated_hour_are_kept_as_hours_of_their_own() {
     let all = snapshots(&["2026-10-25T00:10:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"]);
     let policy = RetentionPolicy { hourly: Some(2), zone: berlin(), ..bare() };
-    let expected = [
-        (2, "newest of hour 2026-10-25 02:00+02".to_owned()),
-        (3, "newest of hour 2026-10-25 02:00+01".to_owned()),
-    ];
+    let expected =
+        [(2, "newest of hour 2026-10-25 02:00+02".to_owned()), (3, "newest of hour 2026-10-25 02:00+01".to_owned())];
     assert_eq!(kept_at(&policy, &all, NOW), expected);
 }
 
@@ -127,10 +125,8 @@ fn both_hours_of_a_repeated_hour_are_kept_as_hours_of_their_own() {
 fn a_skipped_hour_uses_no_slot() {
     let all = snapshots(&["2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z"]);
     let policy = RetentionPolicy { hourly: Some(2), zone: berlin(), ..bare() };
-    let expected = [
-        (1, "newest of hour 2026-03-29 01:00+01".to_owned()),
-        (2, "newest of hour 2026-03-29 03:00+02".to_owned()),
-    ];
+    let expected =
+        [(1, "newest of hour 2026-03-29 01:00+01".to_owned()), (2, "newest of hour 2026-03-29 03:00+02".to_owned())];
     assert_eq!(kept_at(&policy, &all, NOW), expected);
 }
 
@@ -138,8 +134,7 @@ fn a_skipped_hour_uses_no_slot() {
 fn a_day_of_twenty_five_hours_is_one_day() {
     let all = snapshots(&["2026-10-24T22:00:00Z", "2026-10-25T22:59:00Z", "2026-10-25T23:00:00Z"]);
     let policy = RetentionPolicy { daily: Some(3), zone: berlin(), ..bare() };
-    let expected =
-        [(2, "newest of day 2026-10-25".to_owned()), (3, "newest of day 2026-10-26".to_owned())];
+    let expected = [(2, "newest of day 2026-10-25".to_owned()), (3, "newest of day 2026-10-26".to_owned())];
     assert_eq!(kept_at(&policy, &all, NOW), expected);
 }
 
@@ -303,9 +298,9 @@ fn a_snapshot_from_the_future_stays_and_pushes_nobody_out() {
 #[test]
 fn a_flood_within_an_hour_uses_one_slot_of_an_hour_and_of_a_day() {
     let mut all = snapshots(&["2026-12-29T10:00:00Z", "2026-12-30T10:00:00Z", "2026-12-31T09:00:00Z"]);
-    let flood = (10..210_u8).zip(0..).map(|(name, at)| {
-        snapshot(name, &format!("2026-12-31T10:{:02}:{:02}Z", at / 60, at % 60))
-    });
+    let flood = (10..210_u8)
+        .zip(0..)
+        .map(|(name, at)| snapshot(name, &format!("2026-12-31T10:{:02}:{:02}Z", at / 60, at % 60)));
     all.extend(flood);
     let policy = RetentionPolicy { hourly: Some(2), daily: Some(3), ..RetentionPolicy::default() };
     assert_eq!(names_kept(&policy, &all), [1, 2, 3, 209]);

@@ -142,6 +142,60 @@ fn is_good(candidate: &Candidate, now: Timestamp) -> bool {
     candidate.complete && !candidate.safety && candidate.created_at <= now
 }
 
+/// The page that explains the rules; its examples are decided below.
+const PAGE: &str = include_str!("../docs/concepts/retention.md");
+
+/// The number behind that flag in the line of an example.
+fn flag(line: &str, flag: &str) -> Option<u32> {
+    let (_, rest) = line.split_once(flag)?;
+    Some(rest.trim_start().split([' ', '`']).next().expect("a split has a first part").parse().expect("a number"))
+}
+
+fn utc(minute: &str) -> Timestamp {
+    format!("{}:00Z", minute.replace(' ', "T")).parse().expect("a time")
+}
+
+#[test]
+fn the_examples_of_the_page_are_decided_as_it_says() {
+    let examples: Vec<&str> = PAGE.split("\n## Example: ").skip(1).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let line = example.lines().find(|line| line.starts_with("`--keep")).expect("the flags");
+        let (_, now) = line.split_once("decided at ").expect("a time");
+        let policy = RetentionPolicy {
+            last: flag(line, "--keep-last"),
+            daily: flag(line, "--keep-daily"),
+            monthly: flag(line, "--keep-monthly"),
+            ..RetentionPolicy::default()
+        };
+        let rows: Vec<Vec<&str>> = example
+            .lines()
+            .filter(|line| line.starts_with("| 20"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let all: Vec<Candidate> = rows
+            .iter()
+            .enumerate()
+            .map(|(number, row)| Candidate {
+                id: id(number),
+                deployment: "site".to_owned(),
+                created_at: utc(row[0]),
+                complete: row[1] != "incomplete",
+                held: false,
+                safety: row[1] == "made by a restore",
+                tags: BTreeMap::new(),
+            })
+            .collect();
+        let decisions = decide(&policy, &all, utc(&now[.."2026-12-02 12:00".len()]));
+        assert_eq!(decisions.len(), 8);
+        for (decision, row) in decisions.iter().zip(&rows) {
+            let reasons: Vec<String> = decision.keep.iter().map(ToString::to_string).collect();
+            let said = if decision.forgets() { "forgotten".to_owned() } else { reasons.join("; ") };
+            assert_eq!(said, row[2], "{line}: {}", row[0]);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
