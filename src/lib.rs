@@ -4,7 +4,7 @@
 //!
 //! * **vault** — how bytes are kept: [`format`], [`chunker`], [`seal`], [`storage`], [`repository`];
 //! * **field** — where bytes come from: [`deployment`], [`provider`], [`component`];
-//! * **hall** — [`state`], [`ops`], [`error`] and [`cli`], the only printing.
+//! * **hall** — [`state`], [`retention`], [`ops`], [`error`] and [`cli`], the only printing.
 //!
 //! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`]. `tests/architecture.rs` holds the table of who may
 //! import whom.
@@ -23,6 +23,7 @@ pub mod limits;
 pub mod ops;
 pub mod provider;
 pub mod repository;
+pub mod retention;
 pub mod seal;
 pub mod state;
 pub mod storage;

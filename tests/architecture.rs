@@ -35,7 +35,7 @@ const ENVIRONMENT: [(&str, &str); 1] =
     [("src/provider/secret.rs", "the configuration file names the variable that holds a secret")];
 
 /// Modules that are pure: no file, no network, no clock, no entropy, no thread.
-const PURE: [&str; 5] = ["chunker", "format", "id", "limits", "tree_entry"];
+const PURE: [&str; 6] = ["chunker", "format", "id", "limits", "retention", "tree_entry"];
 
 /// The modules of the table, each with what it may import.
 fn table() -> BTreeMap<String, BTreeSet<String>> {

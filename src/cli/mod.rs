@@ -10,6 +10,8 @@ mod demo;
 pub mod exit;
 mod failure;
 mod hints;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command that applies keep rules is not built yet"))]
+mod keep;
 mod key_file;
 mod legacy;
 mod log;
