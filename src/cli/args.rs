@@ -106,6 +106,10 @@ pub enum Command {
     Dump(Dump),
     /// Check that everything is there and undamaged
     Verify(Verify),
+    /// Forget snapshots that no rule keeps
+    Forget(Box<Forget>),
+    /// Free what no snapshot needs, in two runs a grace period apart
+    Prune(Box<Prune>),
     /// Tell which deployment would be backed up
     Environment(Environment),
     /// List and show the evidence of operations
@@ -236,6 +240,26 @@ pub enum SnapshotsCommand {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
     },
+    /// Keep snapshots whatever the rules say
+    Hold {
+        /// Ids, any unique beginnings of them, or `latest`
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Let the rules decide about snapshots again
+    Release {
+        /// Ids, any unique beginnings of them, or `latest`
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Mark a snapshot, or take marks away
+    Tag {
+        /// Its id, any unique beginning of it, or `latest`
+        id: String,
+        /// KEY=VALUE sets, KEY= takes away
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = super::values::tag)]
+        tags: Vec<(String, String)>,
+    },
 }
 
 /// `restore`
@@ -310,6 +334,39 @@ pub enum DepthArg {
     Structure,
     /// Every byte is read and hashed as well
     Data,
+}
+
+/// `forget`
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// These snapshots, whatever the rules say: ids or beginnings of them
+    pub ids: Vec<String>,
+    /// Which ones stay.
+    #[command(flatten)]
+    pub keep: super::keep::KeepArgs,
+    /// Only tell what would be forgotten, and what that would free
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `prune`
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Forget first what these do not keep.
+    #[command(flatten)]
+    pub keep: super::keep::KeepArgs,
+    /// How long a pack that nobody needs is kept before it is deleted
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = super::values::duration)]
+    pub grace: Duration,
+    /// How much may be rewritten to free what is mostly dead
+    #[arg(long, value_name = "SIZE", default_value = "10GB", value_parser = super::values::size)]
+    pub max_repack: u64,
+    /// Compress again against the snapshots before
+    #[arg(long, hide = true)]
+    pub rebase: bool,
+    /// Only tell what would be freed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `environment`

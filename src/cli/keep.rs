@@ -51,6 +51,13 @@ pub struct KeepArgs {
 }
 
 impl KeepArgs {
+    /// Whether no flag says what to keep.
+    pub fn is_empty(&self) -> bool {
+        let counts =
+            [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
+        counts.iter().all(Option::is_none) && self.keep_within.is_none() && self.keep_tag.is_empty()
+    }
+
     /// The policy that these flags describe.
     ///
     /// # Errors

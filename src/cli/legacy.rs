@@ -11,12 +11,11 @@ use clap::{Arg, ArgMatches, Args};
 use super::failure::Failure;
 
 /// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
-const UNBUILT: [&str; 11] =
-    ["drill", "export", "forget", "import", "key", "keygen", "prune", "repair", "replicate", "status", "taskmanager"];
+const UNBUILT: [&str; 9] =
+    ["drill", "export", "import", "key", "keygen", "repair", "replicate", "status", "taskmanager"];
 
 /// The same, below another command.
-const UNBUILT_BELOW: [(&str, &[&str]); 2] =
-    [("snapshots", &["diff", "hold", "release", "tag"]), ("report", &["export", "verify"])];
+const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export", "verify"])];
 
 fn unbuilt(name: &'static str) -> clap::Command {
     let rest = Arg::new("arguments")

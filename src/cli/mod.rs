@@ -10,7 +10,6 @@ mod demo;
 pub mod exit;
 mod failure;
 mod hints;
-#[cfg_attr(not(test), expect(dead_code, reason = "the command that applies keep rules is not built yet"))]
 mod keep;
 mod key_file;
 mod legacy;
@@ -146,6 +145,8 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Restore(_)
         | Command::Dump(_)
         | Command::Verify(_)
+        | Command::Forget(_)
+        | Command::Prune(_)
         | Command::Environment(_)
         | Command::Report(_)
         | Command::Resume(_) => {}
@@ -159,6 +160,8 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Restore(args) => commands::restore::run(&session, *args).await,
         Command::Dump(args) => commands::dump::run(&session, &args).await,
         Command::Verify(args) => commands::verify::run(&session, &args).await,
+        Command::Forget(args) => commands::forget::run(&session, &args).await,
+        Command::Prune(args) => commands::prune::run(&session, &args).await,
         Command::Environment(args) => commands::environment::run(&session, args.command),
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,

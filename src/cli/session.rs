@@ -81,10 +81,15 @@ impl Session {
         deployment: Option<&str>,
     ) -> Result<Snapshot, Failure> {
         legacy::refuse_archive(text)?;
-        let (mut snapshots, _) = self.snapshots(repository).await?;
         if text == "latest" {
-            return newest(snapshots, deployment, |_| true);
+            return newest(self.snapshots(repository).await?.0, deployment, |_| true);
         }
+        self.snapshot_by_id(repository, text).await
+    }
+
+    /// The snapshot whose id `text` is, or begins.
+    pub async fn snapshot_by_id(&self, repository: &Repository, text: &str) -> Result<Snapshot, Failure> {
+        let (mut snapshots, _) = self.snapshots(repository).await?;
         let id = by_prefix(snapshots.iter().map(|snapshot| &snapshot.id), text).map_err(Error::from)?;
         snapshots.retain(|snapshot| snapshot.id == id);
         Ok(snapshots.pop().expect("the id was found among them"))

@@ -1,5 +1,9 @@
 //! `snapshots`: what there is.
 
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
 use crate::cli::args::SnapshotsCommand;
 use crate::cli::commands::documents::{SnapshotDocument, component_status, status};
 use crate::cli::exit::Exit;
@@ -8,6 +12,7 @@ use crate::cli::render::{self, Out};
 use crate::cli::session::Session;
 use crate::cli::wants_predecessor_json;
 use crate::format::manifest::{ComponentRecord, Consistency};
+use crate::ops::forget::{self, Change};
 use crate::repository::snapshots::Snapshot;
 
 /// `snapshots`, `snapshots list`, `snapshots show`
@@ -15,7 +20,28 @@ pub async fn run(session: &Session, command: Option<SnapshotsCommand>) -> Result
     match command.unwrap_or(SnapshotsCommand::List { deployment: None }) {
         SnapshotsCommand::List { deployment } => list(session, deployment.as_deref()).await,
         SnapshotsCommand::Show { id } => show(session, &id).await,
+        SnapshotsCommand::Hold { ids } => change(session, &ids, Change::Hold, "held").await,
+        SnapshotsCommand::Release { ids } => change(session, &ids, Change::Release, "released").await,
+        SnapshotsCommand::Tag { id, tags } => {
+            let set = |(key, value): (String, String)| (key, (!value.is_empty()).then_some(value));
+            let change_of = Change::Tag(tags.into_iter().map(set).collect());
+            change(session, &[id], change_of, "tagged").await
+        }
     }
+}
+
+/// Changes something about snapshots that stay.
+async fn change(session: &Session, texts: &[String], what: Change, done: &str) -> Result<Exit, Failure> {
+    let repository = session.open().await?;
+    let mut ids = BTreeSet::new();
+    for text in texts {
+        ids.insert(session.snapshot(&repository, text, session.settings.deployment_name().as_deref()).await?.id);
+    }
+    let report = forget::change(&session.context, &repository, &ids, &what).await?;
+    session.out.result(&json!({ "snapshots": ids, "done": done, "report": report }), || {
+        ids.iter().map(|id| format!("{done} snapshot {}\n", id.short())).collect()
+    })?;
+    Ok(Exit::Done)
 }
 
 async fn list(session: &Session, deployment: Option<&str>) -> Result<Exit, Failure> {
