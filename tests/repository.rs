@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use infrahub_backup::env::{Clock, SystemClock, SystemEntropy};
+use infrahub_backup::env::{Clock, SystemClock};
 use infrahub_backup::format::config::{ProfileName, Profiles};
 use infrahub_backup::format::manifest::{
     ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, StreamRecord, Window,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use infrahub_backup::env::{SystemClock, SystemEntropy};
 use infrahub_backup::format::config::{ProfileName, Profiles};
 use infrahub_backup::format::manifest::StreamRecord;
 use infrahub_backup::repository::budget::{BUDGET_BYTES_MIN, Budget};

@@ -6,11 +6,13 @@ restores when nothing else is left. It writes nothing into a repository.
 """
 import argparse
 import base64
+import calendar
 import collections
 import hashlib
 import hmac
 import json
 import os
+import re
 import stat
 import struct
 import sys
@@ -39,6 +41,7 @@ INDEX_CHUNKS_MAX = 1_000_000
 GAP_SIZE_MAX = 1 << 20
 PREFIX_SIZE_MAX = 64 << 10
 META_CHUNK_SIZE_MIN = 1024
+LEASE_PERIOD_MAX = 86400
 SUITE = "blake3+zstd+xchacha20poly1305+hpke-x25519-hkdf-sha256+ed25519"
 CONTENT_PACK, TREE_PACK, INDEX, MANIFEST, CONFIRM, MARK, LEASE, REPORT = range(1, 9)
 FOLDERS = {"packs": CONTENT_PACK, "trees": TREE_PACK, "index": INDEX, "snapshots": MANIFEST, "confirms": CONFIRM,
@@ -311,6 +314,24 @@ def read_index(body):
     return supersedes, packs
 
 
+# ---- 08-deletion -----------------------------------------------------------------------------------------------------
+
+def read_mark(body):
+    value = parse_json(body)
+    need(value.get("format") == 1, "decode", "it has another version")
+    check_fields(value, "format number run created_at holder".split(),
+                 "restated forgotten condemned pardoned confirmed held released tagged".split())
+    need(value["number"] > 0, "decode", "marks begin with 1")
+    return value
+
+
+def nanoseconds(time):
+    """RFC 3339 in UTC with `Z` as nanoseconds since 1970."""
+    date, _, fraction = time.rstrip("Z").partition(".")
+    seconds = calendar.timegm(tuple(map(int, re.split("[-T:]", date))))
+    return seconds * 10**9 + int((fraction + "0" * 9)[:9])
+
+
 # ---- 06-manifest -----------------------------------------------------------------------------------------------------
 
 def read_manifest(body):
@@ -323,7 +344,7 @@ def read_manifest(body):
         check_fields(component, "name kind status consistency window layout streams sizes".split(),
                      ("failure", "version", "edition", "counts", "warnings"))
         check_fields(component["layout"], layouts.get(component["layout"].get("kind"), ()))
-        need(component["status"] in ("complete", "failed"), "decode", "a status is not known")
+        need(component["status"] in ("complete", "partial", "failed"), "decode", "a status is not known")
         for stream in component["streams"]:
             check_fields(stream, ("name", "profile", "length", "root"))
             check_fields(stream["root"], ("depth", "chunks"))
@@ -416,7 +437,8 @@ def read_signed(stored, kind, root=None):
 
 def read_config(stored):
     config = read_signed(stored, CONFIG)
-    need(config.get("features") == [], "decode", f"unknown features {config.get('features')}")
+    unknown = [name for name in config.get("features", []) if name != "deletion"]
+    need(isinstance(config.get("features"), list) and not unknown, "decode", f"unknown features {unknown}")
     need(config.get("suite") == SUITE, "decode", "its suite is not known")
     for profile in config["profiles"].values():
         least, target, most = (profile[name] for name in ("min", "avg", "max"))
@@ -589,6 +611,7 @@ class Repository:
         numbers = [int(name) for name in self.names("config") if name.isdigit() and str(int(name)) == name]
         need(numbers, "decode", f"there is no repository in {place}")
         self.config = read_config(self.read(f"config/{max(numbers)}", CLEAR_OBJECT_SIZE_MAX))
+        self.deletion = "deletion" in self.config["features"]
         need(self.config["generation"] == max(numbers), "decode", "the config has another number than its name")
         slots = []
         for name in self.names("keys"):
@@ -615,11 +638,36 @@ class Repository:
         need(blake3.blake3(stored).hexdigest() == name.rsplit("/", 1)[-1], "name", f"{name} is not what its name says")
         return stored
 
+    def record(self):
+        """08-deletion: what all marks say together."""
+        numbers = sorted(int(name) for name in self.names("marks") if name.isdigit() and str(int(name)) == name)
+        forgotten, confirmed, expected = set(), set(), 1
+        for number in numbers:
+            body = open_object(self.keys, MARK, self.read(f"marks/{number}", OBJECT_SIZE_MAX))
+            mark = read_mark(body)
+            need(mark["number"] == number, "name", f"marks/{number} says that it is mark {mark['number']}")
+            if mark.get("restated"):
+                forgotten, confirmed = set(), set()
+            else:
+                need(number == expected, "presence", f"mark {expected} is missing")
+            expected = number + 1
+            forgotten.update(mark.get("forgotten", ()))
+            confirmed.update(mark.get("confirmed", ()))
+        return forgotten, confirmed
+
     def manifests(self):
+        """All snapshots that there are, oldest first; those that are late and not confirmed have the field `late`."""
+        forgotten, confirmed = self.record()
         found = []
         for name in self.names("snapshots"):
+            if name in forgotten:
+                continue
             body = open_object(self.keys, MANIFEST, self.named(f"snapshots/{name}", OBJECT_SIZE_MAX))
-            found.append((name, read_manifest(body)))
+            manifest = read_manifest(body)
+            stored_at = os.stat(os.path.join(self.place, "snapshots", name)).st_mtime_ns
+            after = stored_at > nanoseconds(manifest["lease_deadline"])
+            manifest["late"] = self.deletion and after and name not in confirmed
+            found.append((name, manifest))
         return sorted(found, key=lambda pair: (pair[1]["created_at"].rstrip("Z"), pair[0]))
 
     def load_index(self):
@@ -693,7 +741,7 @@ class Repository:
         need(len(found) == 1, "decode", f"{snapshot} names {len(found)} snapshots")
         components = [component for component in found[0]["components"] if component["name"] == name]
         need(len(components) == 1, "decode", f"the snapshot has no component {name}")
-        need(components[0]["status"] == "complete", "decode", "the component failed when it was backed up")
+        need(components[0]["status"] != "failed", "decode", "the component failed when it was backed up")
         return components[0]
 
     def stream(self, component, name):
@@ -722,7 +770,8 @@ def write_out(pieces):
 
 def command_list(repository, _):
     for name, manifest in repository.manifests():
-        print(f"{name} {manifest['created_at']} {manifest['deployment']}")
+        late = " late: not confirmed" if manifest["late"] else ""
+        print(f"{name} {manifest['created_at']} {manifest['deployment']}{late}")
         for component in manifest["components"]:
             streams = " ".join(f"{stream['name']}={stream['length']}" for stream in component["streams"])
             print(f"  {component['name']} {component['kind']} {component['status']} {layout_name(component)} {streams}")
@@ -810,7 +859,7 @@ def check_stored(folder, name, stored, config):
         found = read_config(stored)
         need(str(found["generation"]) == last, "name", "it is another generation")
         return found if config is None or found["generation"] > config["generation"] else None
-    if folder != "leases":
+    if folder not in ("leases", "marks"):
         need(blake3.blake3(stored).hexdigest() == last, "name", "it does not hash to its name")
     if folder == "keys":
         need(config is not None, "decode", "there is no config")
@@ -871,6 +920,9 @@ def run_vector(vector, data):
     elif kind == "lease":
         need(parse_json(data).get("format") == 1, "decode", "it has another version")
         check_fields(parse_json(data), "format run operation number created_at period_seconds holder".split())
+        need(parse_json(data)["period_seconds"] <= LEASE_PERIOD_MAX, "limit", "it holds for too long")
+    elif kind == "mark":
+        read_mark(data)
     elif kind == "report":
         need(parse_json(data).get("format") == 1, "decode", "it has another version")
     elif kind == "neo4j frames":

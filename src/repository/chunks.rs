@@ -1,6 +1,7 @@
 //! Reading chunks: a segment is fetched, opened, decompressed against its base, and every chunk in it hashed again, once.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,10 @@ use crate::storage::StoreError;
 const SEGMENTS_KEPT: usize = 10;
 /// Pack keys that are kept.
 const OPENERS_KEPT: usize = 256;
+
+/// How often a reader brings the index up to date because a pack is gone: a repository that misses many packs must not be
+/// listed for each.
+const LOOKS_AGAIN_MAX: u32 = 8;
 
 /// Where a segment is: its pack and its ordinal.
 type Place = (PackId, u32);
@@ -81,6 +86,8 @@ pub struct ChunkReader {
     executor: Arc<dyn Executor>,
     /// Whether segments of tree packs are taken from the local cache and kept there.
     cached: bool,
+    /// How often the index was brought up to date because a pack was gone.
+    looked_again: AtomicU32,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
 }
@@ -89,7 +96,8 @@ impl ChunkReader {
     /// A reader for `repository` that takes all from the store.
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
-        Self { repository, executor, cached: false, segments, openers: Mutex::new(Recent::new(OPENERS_KEPT)) }
+        let openers = Mutex::new(Recent::new(OPENERS_KEPT));
+        Self { repository, executor, cached: false, looked_again: AtomicU32::new(0), segments, openers }
     }
 
     /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
@@ -120,7 +128,18 @@ impl ChunkReader {
         reading.await.expect("reading a chunk does not panic")
     }
 
+    /// What a `prune` moved while this reader was at work is found where it is now.
     async fn chunk_at_depth(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
+        match self.chunk_where_known(id, depth).await {
+            Err(error) if is_gone(&error) && self.looked_again.fetch_add(1, Ordering::Relaxed) < LOOKS_AGAIN_MAX => {
+                self.repository.sync_index().await?;
+                self.chunk_where_known(id, depth).await
+            }
+            other => other,
+        }
+    }
+
+    async fn chunk_where_known(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         let mut result = Err(RepositoryError::MissingChunk { id: *id });
         for location in self.repository.cache().find_all(id)? {
             match self.segment(location.kind, location.pack, location.segment, depth).await {
@@ -129,7 +148,9 @@ impl ChunkReader {
                     None => continue,
                 },
                 Err(error @ RepositoryError::Damaged(_)) => {
-                    self.repository.cached(self.repository.cache().set_damaged(&location.pack, true));
+                    if !is_gone(&error) {
+                        self.repository.cached(self.repository.cache().set_damaged(&location.pack, true));
+                    }
                     result = Err(error);
                 }
                 Err(error) => return Err(error),
@@ -231,6 +252,15 @@ impl ChunkReader {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whether something was not where the index says; a fresher index may say better.
+fn is_gone(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Damaged(damage) => damage.layer == "presence",
+        RepositoryError::MissingChunk { .. } => true,
+        _ => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Vectors of what people can read: config, key slots, key files, and the JSON of metadata objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use infrahub_backup::format::config::{Config, ProfileName, Profiles, SignedText};
@@ -9,6 +9,7 @@ use infrahub_backup::format::lease::Lease;
 use infrahub_backup::format::manifest::{
     ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, StreamRecord, Window,
 };
+use infrahub_backup::format::mark::{Decisions, Mark};
 use infrahub_backup::format::report::{Outcome, Report, Step};
 use infrahub_backup::format::tree::ContentRoot;
 use infrahub_backup::id::{ChunkId, ObjectId, RunId, bytes_of_hex, hex_of};
@@ -22,7 +23,7 @@ use crate::file::Vector;
 const PASSPHRASE: &str = "correct horse battery staple";
 
 pub fn all() -> Vec<Vector> {
-    [configs(), key_slots(), key_files(), manifests(), others()].concat()
+    [configs(), key_slots(), key_files(), manifests(), others(), marks()].concat()
 }
 
 fn moment() -> Timestamp {
@@ -330,6 +331,58 @@ fn manifests() -> Vec<Vector> {
     ]
 }
 
+fn marks() -> Vec<Vector> {
+    let (one, other) = (ObjectId::of(b"one"), ObjectId::of(b"other"));
+    let decisions = Decisions {
+        forgotten: BTreeSet::from([one]),
+        condemned: BTreeSet::from([other]),
+        pardoned: BTreeSet::from([one]),
+        confirmed: BTreeSet::from([other]),
+        held: BTreeSet::from([other]),
+        released: BTreeSet::from([one]),
+        tagged: BTreeMap::from([(
+            other,
+            BTreeMap::from([("kept".to_owned(), None), ("why".to_owned(), Some("audit".to_owned()))]),
+        )]),
+    };
+    let mark = Mark {
+        format: 1,
+        number: 3,
+        run: RunId::from_bytes([1; 16]),
+        created_at: moment(),
+        holder: "host process 4711".to_owned(),
+        restated: false,
+        decisions,
+    };
+    let empty = Mark { restated: true, decisions: Decisions::default(), ..mark.clone() };
+    let good = String::from_utf8(mark.encode()).expect("JSON");
+    let vector = |name: &str, expect: &str, comment: &str, body: String| {
+        Vector::new(name, "mark", expect, comment, body.into_bytes())
+    };
+    vec![
+        vector("a_mark_of_all_decisions", "success", "mark 3", good.clone()),
+        vector(
+            "a_mark_that_restates_nothing",
+            "success",
+            "only its time counts",
+            String::from_utf8(empty.encode()).expect("JSON"),
+        ),
+        vector("a_mark_of_version_2", "decode failure", "format 2", good.replacen(r#""format":1"#, r#""format":2"#, 1)),
+        vector(
+            "a_mark_with_number_zero",
+            "decode failure",
+            "marks begin with 1",
+            good.replacen(r#""number":3"#, r#""number":0"#, 1),
+        ),
+        vector(
+            "a_mark_with_an_unknown_field",
+            "decode failure",
+            "field spared",
+            good.replacen('{', r#"{"spared":[],"#, 1),
+        ),
+    ]
+}
+
 fn others() -> Vec<Vector> {
     let lease = Lease {
         format: 1,
@@ -378,6 +431,13 @@ fn others() -> Vec<Vector> {
             Lease { format: 2, ..lease.clone() }.encode(),
         ),
         Vector::new("a_lease", "lease", "success", "the second of its run", lease.encode()),
+        Vector::new(
+            "a_lease_that_holds_for_too_long",
+            "lease",
+            "limit failure",
+            "a day and a second",
+            Lease { period_seconds: 86_401, ..lease }.encode(),
+        ),
         Vector::new("a_report", "report", "success", "one step", report.encode()),
     ]
 }

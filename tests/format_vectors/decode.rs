@@ -12,6 +12,7 @@ use infrahub_backup::format::key_file::KeyFile;
 use infrahub_backup::format::key_slot::Role;
 use infrahub_backup::format::lease::Lease;
 use infrahub_backup::format::manifest::Manifest;
+use infrahub_backup::format::mark::Mark;
 use infrahub_backup::format::report::Report;
 use infrahub_backup::format::tree::{TreeDecoder, TreeError};
 use infrahub_backup::id::{ObjectId, RepositoryId, SlotId};
@@ -43,6 +44,7 @@ pub fn outcome(vector: &Vector) -> String {
         "key file" => key_file(vector),
         "manifest" => Manifest::decode(bytes).map(|_| ()).map_err(of_format),
         "lease" => Lease::decode(bytes).map(|_| ()).map_err(of_format),
+        "mark" => Mark::decode(bytes).map(|_| ()).map_err(of_format),
         "report" => Report::decode(bytes).map(|_| ()).map_err(of_format),
         "neo4j frames" => neo4j_frames(vector),
         "cut" => cut(vector),

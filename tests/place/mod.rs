@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use infrahub_backup::env::{SystemClock, SystemEntropy};
 use infrahub_backup::error::Error;
 use infrahub_backup::ops::create::{self, CreateOptions, Created, FilesSource, Source};
 use infrahub_backup::ops::restore::{self, RestoreOptions, Target};
