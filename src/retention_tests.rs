@@ -232,6 +232,13 @@ fn an_incomplete_snapshot_stays_until_its_deployment_has_a_newer_good_one() {
 }
 
 #[test]
+fn a_good_snapshot_of_the_same_moment_does_not_supersede_an_incomplete_one() {
+    let mut all = snapshots(&["2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]);
+    all[0].complete = false;
+    assert_eq!(names_kept(&RetentionPolicy { last: Some(1), ..bare() }, &all), [1, 2]);
+}
+
+#[test]
 fn an_incomplete_snapshot_does_not_stand_for_the_bucket_that_it_is_the_newest_of() {
     let mut all = snapshots(&["2026-01-01T08:00:00Z", "2026-01-01T08:30:00Z", "2026-01-02T08:00:00Z"]);
     all[1].complete = false;

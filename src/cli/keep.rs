@@ -111,6 +111,10 @@ fn group_by(text: &str) -> Result<GroupBy, String> {
 
 /// Reads the name of a time zone. Names beside `UTC` are those that this system knows.
 fn time_zone(text: &str) -> Result<TimeZone, String> {
+    // Needs no tzdata, which small containers lack.
+    if text == "UTC" {
+        return Ok(TimeZone::UTC);
+    }
     let known = TimeZone::get(text).ok().filter(|zone| !zone.is_unknown());
     known.ok_or_else(|| {
         "this system does not know this time zone: write UTC, or install tzdata and write a name such as Europe/Berlin"
@@ -183,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_zone_of_the_system_is_taken_by_its_name() {
-        // Whoever has no tzdata gets the error that says so, tested below.
-        if TimeZone::get("Europe/Berlin").is_err() {
+        // Asked of the disk and not of jiff, which knows no names at all without its feature for them.
+        if !std::path::Path::new("/usr/share/zoneinfo/Europe/Berlin").exists() {
             eprintln!("not tested: this system has no tzdata");
             return;
         }
@@ -196,7 +200,7 @@ mod tests {
     fn values_that_keep_nothing_or_mean_nothing_are_refused() {
         let wrong = [
             "--keep-last 0",
-            "--keep-daily -1",
+            "--keep-daily=-1",
             "--keep-weekly many",
             "--keep-within 0s",
             "--keep-within 30",
@@ -208,7 +212,7 @@ mod tests {
         ];
         for flags in wrong {
             let error = parse(flags).expect_err(flags);
-            let flag = flags.split(' ').next().expect("a flag");
+            let flag = flags.split([' ', '=']).next().expect("a flag");
             assert!(error.contains(flag), "{flags}: {error}");
         }
     }
