@@ -151,7 +151,7 @@ fn fifty_prunes_that_are_killed_lose_nothing_and_the_next_one_finishes() {
     assert_eq!(left.len(), 3);
     for id in left {
         let out = sandbox.path(&format!("out-{}", &id[..8]));
-        sandbox.run(["restore", &id, "--to-files", out.to_str().expect("text")]).ok();
+        sandbox.run(["restore", &id, "--to-files", out.to_str().expect("text"), "--yes"]).ok();
         let restored = std::fs::read(out.join("artifacts/file")).expect("restored");
         assert!(restored == noise(&contents[&id], 300_000), "snapshot {id} came back as something else");
     }

@@ -88,17 +88,19 @@ fn facts(swept: &Swept) -> StepFacts {
     StepFacts { numbers, ..StepFacts::default() }
 }
 
-/// What `prune` would do now, if the snapshots `without` were forgotten. Changes nothing.
+/// What `prune` would do, if the snapshots `without` were forgotten: now, or `by_and_by`, when all runs that are at work now have
+/// ended. Changes nothing.
 pub async fn dry_run(
     context: &Context,
     repository: &Arc<Repository>,
     options: SweepOptions,
     without: &BTreeSet<SnapshotId>,
+    by_and_by: bool,
 ) -> Result<PrunePreview, Error> {
     let clock = context.clock().now();
     // Without putting anything the store's time is not known; for a look this machine's will do.
     let now = Moment { store: clock, machine: clock };
-    let (survey, plan) = preview(repository, &context.executor, now, options, without).await?;
+    let (survey, plan) = preview(repository, &context.executor, now, options, without, by_and_by).await?;
     let bytes = |packs: &mut dyn Iterator<Item = &ObjectId>| {
         packs.filter_map(|pack| Some(survey.packs.get(pack)?.size)).sum::<u64>()
     };

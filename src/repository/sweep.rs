@@ -112,9 +112,10 @@ impl Standing {
         self.runs.get(run).is_some_and(|run| run.is_alive(self.now, self.margin))
     }
 
-    /// Whether something that the store has since `stored_at` may be a part of what a living run is making.
+    /// Whether something that the store has since `stored_at` may be a part of what a living run is making. What another sweep
+    /// makes is not waited for: it looks again before it relies on it, and one that was killed must not hold up the next.
     fn may_be_in_the_making(&self, stored_at: Timestamp) -> bool {
-        let alive = self.runs.values().filter(|run| run.is_alive(self.now, self.margin));
+        let alive = self.runs.values().filter(|run| run.relies() && run.is_alive(self.now, self.margin));
         alive.into_iter().any(|run| later(stored_at, self.margin) >= run.first)
     }
 

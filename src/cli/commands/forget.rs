@@ -34,7 +34,7 @@ pub async fn run(session: &Session, args: &Forget) -> Result<Exit, Failure> {
     if args.dry_run {
         let forgetting = cancel.or(plan(&session.context, &repository, &choice)).await??;
         let options = SweepOptions { grace: super::prune::GRACE, max_repack: 0 };
-        let frees = cancel.or(dry_run(&session.context, &repository, options, &forgetting.forgotten())).await??;
+        let frees = cancel.or(dry_run(&session.context, &repository, options, &forgetting.forgotten(), true)).await??;
         let mut document = document(&forgetting);
         document["dry_run"] = json!(true);
         document["would_free_bytes"] = json!(frees.condemn_bytes);

@@ -43,7 +43,7 @@ pub async fn run(session: &Session, args: &Prune) -> Result<Exit, Failure> {
             None => None,
         };
         let without = forgetting.as_ref().map(Forgetting::forgotten).unwrap_or_default();
-        let frees = cancel.or(dry_run(context, &repository, options, &without)).await??;
+        let frees = cancel.or(dry_run(context, &repository, options, &without, false)).await??;
         let mut document = preview_document(&frees);
         document["forget"] = forgetting.as_ref().map_or(Value::Null, forget::document);
         session.out.result(&document, || {

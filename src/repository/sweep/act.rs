@@ -80,15 +80,20 @@ pub async fn sweep(
     Ok(swept)
 }
 
-/// What a sweep would do now if the snapshots `without` were forgotten. Decides and changes nothing.
+/// What a sweep would do if the snapshots `without` were forgotten: now, or `by_and_by`, when everybody who is at work now is
+/// done. Decides and changes nothing.
 pub async fn preview(
     repository: &Arc<Repository>,
     executor: &Arc<dyn Executor>,
     now: Moment,
     options: SweepOptions,
     without: &BTreeSet<SnapshotId>,
+    by_and_by: bool,
 ) -> Result<(Survey, SweepPlan), RepositoryError> {
-    let standing = standing(repository, now, None, options).await?;
+    let mut standing = standing(repository, now, None, options).await?;
+    if by_and_by {
+        standing.runs.clear();
+    }
     let mut survey = survey(repository, executor, &standing, without).await?;
     let mut plan = plan_delete(&standing, &survey);
     for kind in [ObjectType::ContentPack, ObjectType::TreePack] {

@@ -119,7 +119,7 @@ impl Group {
         let Self { packs, supersedes, old, .. } = self;
         let index = Index { supersedes: supersedes.into_iter().collect(), packs: packs.into_values().collect() };
         // One that would say nothing, and whose forerunners nobody names, is not needed.
-        if !index.packs.is_empty() || index.supersedes.iter().any(|id| named(id)) {
+        if !index.packs.is_empty() || index.supersedes.iter().any(named) {
             let id = repository.put_object(ObjectType::Index, &index.encode()).await?;
             repository.cached(repository.cache().add_index(&id, &index));
             done.put += 1;
