@@ -19,7 +19,7 @@ use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 
-use super::{Capabilities, ObjectInfo, ObjectName, Store, StoreError};
+use super::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 
 /// Puts that pay to run at the same time: each waits for a round trip, and holds up to one pack in memory.
 const CONCURRENCY: usize = 4;
@@ -127,7 +127,7 @@ impl Store for RemoteStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { concurrency: CONCURRENCY, durable: self.durable }
+        Capabilities { concurrency: CONCURRENCY, create_only: true, durable: self.durable }
     }
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
@@ -202,10 +202,10 @@ impl Store for RemoteStore {
         Ok(found)
     }
 
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         let path = self.path_of("delete", name)?;
         match self.inner.delete(&path).await {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(Deletion::Gone),
             Err(error) => Err(self.write_error("delete", name, error)),
         }
     }
