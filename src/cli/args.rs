@@ -34,9 +34,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Where the repository is: a path or fs://PATH [default: BACKUP_DIR/repository]
+    /// Where the repository is: a path, fs://PATH, s3://BUCKET/PREFIX, gs://…, az://… [default: BACKUP_DIR/repository]
     #[arg(long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
+    /// Send no faster than this many bytes a second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::values::rate)]
+    pub limit_upload: Option<u64>,
+    /// Receive no faster than this many bytes a second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::values::rate)]
+    pub limit_download: Option<u64>,
     /// The key file that opens the repository
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

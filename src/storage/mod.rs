@@ -7,8 +7,15 @@
 //! left either the whole object or nothing under that name.
 //! Does not: retry (a wrapper does), know formats, keep secrets.
 
+pub mod answer;
+pub mod count;
+pub mod http;
+pub mod limit;
 pub mod local;
 pub mod object;
+pub mod remote;
+pub mod retry;
+pub mod wait;
 
 use std::fmt;
 use std::ops::Range;

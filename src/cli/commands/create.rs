@@ -13,6 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::place::{Place, look, missing};
 use crate::cli::render;
 use crate::cli::session::Session;
+use crate::cli::settings::Location;
 use crate::limits::PACK_SIZE_MAX;
 use crate::ops::Level;
 use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Source, execute, plan};
@@ -29,7 +30,7 @@ pub const TASK_MANAGER: &str = "task-manager-db";
 /// `create` and `create from-files`
 pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     let Create { from, options: flags } = args;
-    for note in flags.legacy.check()? {
+    for note in flags.legacy.check(in_bucket(session, &flags)?)? {
         session.context.info(note);
     }
     let source = match from {
@@ -46,6 +47,11 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     let exit = show(session, created)?;
     stay(session, flags.legacy.sleep).await?;
     Ok(exit)
+}
+
+/// Whether the repository is in a bucket, where that matters to a flag.
+fn in_bucket(session: &Session, flags: &CreateFlags) -> Result<bool, Failure> {
+    Ok(flags.legacy.s3_upload && matches!(session.settings.location()?, Location::Bucket(_)))
 }
 
 fn files_source(session: &Session, files: FromFiles) -> Result<FilesSource, Failure> {

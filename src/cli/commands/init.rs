@@ -100,7 +100,7 @@ pub async fn new_key(
     let settings = &session.settings;
     let folder = match location {
         Location::Folder(path) => Some(path.clone()),
-        Location::Memory => None,
+        Location::Bucket(_) | Location::Memory => None,
     };
     // The repository may lie deep below something else; the folder of backups is copied as a whole.
     let forbidden: Vec<PathBuf> = folder.into_iter().chain([settings.backup_dir()]).collect();
@@ -136,7 +136,7 @@ pub async fn make(session: &Session, location: &Location, key: NewKey) -> Result
         NewKey::Password(_) => None,
         NewKey::KeyFile(wanted) => Some(Reserved::new(wanted)?),
     };
-    let store = place::make_store(location)?;
+    let store = place::make_store(location, &session.settings)?;
     let new = match &key {
         NewKey::Password(password) => NewCredential::Passphrase(password.clone(), KdfCost::DEFAULT),
         NewKey::KeyFile(_) => NewCredential::KeyFile,
