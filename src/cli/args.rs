@@ -136,6 +136,9 @@ pub struct Init {
     /// Make a key file instead of asking for a password; `--key-file` says where
     #[arg(long)]
     pub no_password: bool,
+    /// Go on although the store cannot keep several writers apart; then nothing else may write to it at the same time
+    #[arg(long)]
+    pub single_writer: bool,
     /// Only tell what would be made
     #[arg(long)]
     pub dry_run: bool,

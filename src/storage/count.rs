@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -90,6 +91,10 @@ impl Store for Counted {
     async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         add(&self.deletes, 1);
         self.inner.delete(name).await
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(older_than).await
     }
 
     fn counts(&self) -> RequestCounts {

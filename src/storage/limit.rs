@@ -119,6 +119,10 @@ impl Store for Limited {
         self.inner.delete(name).await
     }
 
+    async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(older_than).await
+    }
+
     fn counts(&self) -> RequestCounts {
         self.inner.counts()
     }

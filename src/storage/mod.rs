@@ -13,6 +13,7 @@ pub mod http;
 pub mod limit;
 pub mod local;
 pub mod object;
+pub mod probe;
 pub mod remote;
 pub mod retry;
 pub mod wait;

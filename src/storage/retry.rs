@@ -192,6 +192,10 @@ impl Store for Retried {
         self.ask(|| self.inner.delete(name)).await
     }
 
+    async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.ask(|| self.inner.sweep(older_than)).await
+    }
+
     fn counts(&self) -> RequestCounts {
         let inner = self.inner.counts();
         RequestCounts { retries: inner.retries + self.retries.load(Ordering::Relaxed), ..inner }

@@ -15,8 +15,8 @@ use crate::cli::render;
 use crate::cli::session::Session;
 use crate::cli::settings::Location;
 use crate::limits::PACK_SIZE_MAX;
-use crate::ops::Level;
 use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Source, execute, plan};
+use crate::ops::{self, Level};
 use crate::repository::Repository;
 use crate::repository::pack_writer::Stage;
 use crate::repository::snapshots::Snapshot;
@@ -43,6 +43,7 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
         return show_plan(session, &plan, flags.init).await;
     }
     let repository = open_or_make(session, flags.init).await?;
+    ops::init::single_writer_warning(repository.config()).into_iter().for_each(|text| session.context.warn(text));
     let created = execute(&session.context, &repository, plan).await?;
     let exit = show(session, created)?;
     stay(session, flags.legacy.sleep).await?;
@@ -130,7 +131,7 @@ async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, 
         Place::Empty(location) => return Err(missing(&location)),
     };
     let key = session.context.cancel.or(init::new_key(session, &location, false, true)).await??;
-    let made = init::make(session, &location, key).await?;
+    let made = init::make(session, &location, key, false).await?;
     session.log.plain(&format!("made repository {} in {location}", made.config.repository));
     if let Some(path) = &made.key_file {
         session.log.plain(init::key_advice(path).trim_end());
