@@ -160,7 +160,10 @@ fn what_the_predecessor_reached_and_this_does_not_is_said_so() {
     machine.run(&["create", "--project", "x"]).ends(1).tells("the Docker Compose provider is not built yet");
     machine.run(&["create", "--k8s-namespace", "x"]).ends(1).tells("the Kubernetes provider is not built yet");
     machine.run(&["--backend", "tarball", "create"]).ends(1).tells("not built yet");
-    machine.run(&["snapshots", "--repo", "s3://KEY:SECRET@host/b"]).ends(1).tells("object stores are not built yet");
+    machine
+        .run(&["restore", "s3://bucket/archive.tar.gz"])
+        .ends(1)
+        .tells("an archive in an object store is not built yet");
 }
 
 #[test]

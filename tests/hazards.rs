@@ -108,7 +108,7 @@ impl Store for Gate {
     async fn list(&self, p: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         self.0.list(p).await
     }
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+    async fn delete(&self, name: &ObjectName) -> Result<infrahub_backup::storage::Deletion, StoreError> {
         self.0.delete(name).await
     }
 }

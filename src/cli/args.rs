@@ -34,9 +34,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Where the repository is: a path or fs://PATH [default: BACKUP_DIR/repository]
+    /// Where the repository is: a path, fs://PATH, s3://BUCKET/PREFIX, gs://…, az://… [default: BACKUP_DIR/repository]
     #[arg(long, global = true, value_name = "PLACE")]
     pub repo: Option<String>,
+    /// Send no faster than this many bytes a second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::values::rate)]
+    pub limit_upload: Option<u64>,
+    /// Receive no faster than this many bytes a second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = super::values::rate)]
+    pub limit_download: Option<u64>,
     /// The key file that opens the repository
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
@@ -130,6 +136,9 @@ pub struct Init {
     /// Make a key file instead of asking for a password; `--key-file` says where
     #[arg(long)]
     pub no_password: bool,
+    /// Go on although the store cannot keep several writers apart; then nothing else may write to it at the same time
+    #[arg(long)]
+    pub single_writer: bool,
     /// Only tell what would be made
     #[arg(long)]
     pub dry_run: bool,

@@ -38,11 +38,6 @@ impl Failure {
         Self::incompatible(format!("{what} is not built yet in this version"))
     }
 
-    /// A place in an object store.
-    pub fn object_stores() -> Self {
-        Self::incompatible("object stores are not built yet in this version").hint("give a folder: --repo PATH")
-    }
-
     /// The system refused something.
     pub fn io(message: impl Into<String>, source: std::io::Error) -> Self {
         Error::with_source(ErrorKind::Internal, message, source).into()

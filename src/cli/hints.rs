@@ -13,7 +13,11 @@ pub fn of(error: &Error) -> Option<String> {
         ("there is already a repository", "back up into it: infrahub-backup create"),
         ("the key file belongs to repository", "name the key file of this repository: --key-file FILE"),
         ("has an unfinished", "start what it left stopped: infrahub-backup resume"),
-        ("may not be written", "look at the owner and mode of the folder, or name another one"),
+        (
+            "cannot keep a repository",
+            "use another store; if only one process ever writes there at a time: infrahub-backup init --single-writer",
+        ),
+        ("may not be written", "look at the owner and mode of the folder, or at what the keys of the bucket allow"),
         ("no space is left", "free space there, then start again: what was stored is not stored twice"),
         ("has no `", "add it to the configuration file: docs/reference/configuration.md"),
         ("not a dump of Neo4j", "if it is to be kept as it is: --allow-raw"),

@@ -67,17 +67,17 @@ pub struct Predecessor {
     /// Snapshot
     #[arg(long, global = true, hide = true, value_name = "ID")]
     pub snapshot: Option<String>,
-    /// S3 bucket
-    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    /// The S3 bucket that holds the repository, where `--repo` is not given
+    #[arg(long, global = true, value_name = "NAME")]
     pub s3_bucket: Option<String>,
-    /// S3 prefix
-    #[arg(long, global = true, hide = true, value_name = "PREFIX")]
+    /// The folder in that bucket
+    #[arg(long, global = true, value_name = "PREFIX")]
     pub s3_prefix: Option<String>,
-    /// S3 endpoint
-    #[arg(long, global = true, hide = true, value_name = "URL")]
+    /// The S3 server, if not Amazon's: https://HOST:PORT
+    #[arg(long, global = true, value_name = "URL")]
     pub s3_endpoint: Option<String>,
-    /// S3 region
-    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    /// The region of the bucket [default: AWS_REGION, else us-east-1]
+    #[arg(long, global = true, value_name = "NAME")]
     pub s3_region: Option<String>,
 }
 
@@ -92,10 +92,6 @@ impl Predecessor {
                     "`--backend {other}` is not known: `repository`, `plakar`, `tarball`"
                 )));
             }
-        }
-        // A region alone chooses no place, and clusters set it for everybody.
-        if self.s3_bucket.is_some() || self.s3_prefix.is_some() || self.s3_endpoint.is_some() {
-            return Err(Failure::object_stores());
         }
         if self.backup_id.is_some() {
             let text =
@@ -151,12 +147,13 @@ pub struct PredecessorCreate {
 
 impl PredecessorCreate {
     /// Refuses what is not built; gives what to say about flags without effect.
-    pub fn check(&self) -> Result<Vec<&'static str>, Failure> {
+    pub fn check(&self, in_bucket: bool) -> Result<Vec<&'static str>, Failure> {
         if self.redact {
             return Err(Failure::not_built("`--redact`"));
         }
-        if self.s3_upload {
-            return Err(Failure::object_stores());
+        if self.s3_upload && !in_bucket {
+            return Err(Failure::usage("`--s3-upload` is given, but the repository is not in a bucket")
+                .hint("name the bucket: --s3-bucket BUCKET"));
         }
         if self.encrypt_key.is_some() {
             return Err(Failure::not_built("`--encrypt-key`"));
@@ -167,6 +164,11 @@ impl PredecessorCreate {
         let mut notes = Vec::new();
         if self.force {
             notes.push("`--force` has no effect here: running tasks are not waited for");
+        }
+        if self.s3_upload || self.s3_keep_local {
+            notes.push(
+                "`--s3-upload` and `--s3-keep-local` have no effect here: the repository itself is in the bucket",
+            );
         }
         if self.encrypt {
             notes.push("`--encrypt` has no effect here: a repository is always encrypted");
@@ -213,7 +215,8 @@ impl PredecessorRestore {
 /// Refuses texts that name something else than a snapshot of a repository.
 pub fn refuse_archive(name: &str) -> Result<(), Failure> {
     if name.contains("://") {
-        return Err(Failure::object_stores());
+        // The text may hold keys: it is not repeated.
+        return Err(Failure::not_built("restoring from an archive in an object store"));
     }
     if name.contains('/') || name.ends_with(".tar.gz") || name.ends_with(".enc") {
         return Err(Failure::not_built(&format!("restoring from an archive (`{name}`)")));

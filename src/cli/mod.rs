@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error. [`run`] is the one entrance.
 
 mod args;
+mod buckets;
 mod commands;
 mod credential;
 mod demo;

@@ -7,17 +7,23 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::buckets::Bucket;
 use super::failure::Failure;
 use super::settings::{Location, Settings};
+use crate::env::SystemEntropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::config::Config;
 use crate::id::RepositoryId;
 use crate::repository::open::{self, read_config};
 use crate::repository::{Repository, RepositoryError};
 use crate::state::State;
-use crate::storage::Store;
+use crate::storage::count::Counted;
+use crate::storage::limit::{Limited, Limits};
 use crate::storage::local::LocalStore;
 use crate::storage::object::RemoteStore;
+use crate::storage::retry::{Patience, Retried};
+use crate::storage::wait::SystemWait;
+use crate::storage::{Store, remote};
 
 /// What is at the place.
 pub enum Place {
@@ -53,6 +59,7 @@ impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(path) => path.display().fmt(f),
+            Self::Bucket(bucket) => bucket.place.fmt(f),
             Self::Memory => f.write_str("memory"),
         }
     }
@@ -61,15 +68,21 @@ impl std::fmt::Display for Location {
 /// Looks what is at the place.
 pub async fn look(settings: &Settings, state: &State) -> Result<Place, Failure> {
     let accept = settings.global().accept_new_repository;
-    let folder = match settings.location()? {
+    let found = match settings.location()? {
         // What lives in this process alone cannot have been there before.
         Location::Memory => return Ok(Place::Empty(Location::Memory)),
-        Location::Folder(path) => absolute(path)?,
+        Location::Folder(path) => Location::Folder(absolute(path)?),
+        bucket @ Location::Bucket(_) => bucket,
     };
-    let location = folder.display().to_string();
+    let location = found.to_string();
     let before = if accept { None } else { state.repository_at(&location)? };
-    let Some(store) = open_folder(&folder)? else {
-        return empty(Location::Folder(folder), before);
+    let opened = match &found {
+        Location::Folder(path) => open_folder(path)?,
+        Location::Bucket(bucket) => Some(open_bucket(bucket)?),
+        Location::Memory => None,
+    };
+    let Some(store) = opened.map(|store| wrapped(store, &found, settings)) else {
+        return empty(found, before);
     };
     match open::look(&*store).await? {
         open::Place::Repository => {
@@ -79,7 +92,7 @@ pub async fn look(settings: &Settings, state: &State) -> Result<Place, Failure> 
                 Some(_) | None => Ok(Place::Repository { store, config }),
             }
         }
-        open::Place::Empty => empty(Location::Folder(folder), before),
+        open::Place::Empty => empty(found, before),
         open::Place::Foreign(Some(what)) => Err(RepositoryError::Foreign { location, what }.into()),
         open::Place::Foreign(None) => {
             Err(Failure::new(ErrorKind::NoRepository, format!("{location} is not empty and holds no repository")))
@@ -106,11 +119,31 @@ fn open_folder(folder: &PathBuf) -> Result<Option<Arc<dyn Store>>, Failure> {
     }
 }
 
+fn open_bucket(bucket: &Bucket) -> Result<Arc<dyn Store>, Failure> {
+    Ok(Arc::new(remote::open(&bucket.place, &bucket.variables)?))
+}
+
+/// The store with its limits and counts; one that is far away is asked again where it gives no answer.
+fn wrapped(store: Arc<dyn Store>, location: &Location, settings: &Settings) -> Arc<dyn Store> {
+    let wait = Arc::new(SystemWait::default());
+    let limits = settings.limits();
+    let store = if limits == Limits::default() { store } else { Arc::new(Limited::new(store, limits, wait.clone())) };
+    let store = Arc::new(Counted::new(store));
+    match location {
+        Location::Bucket(_) => Arc::new(Retried::new(store, Patience::default(), Arc::new(SystemEntropy), wait)),
+        Location::Folder(_) | Location::Memory => store,
+    }
+}
+
 fn empty(location: Location, before: Option<RepositoryId>) -> Result<Place, Failure> {
     match before {
         None => Ok(Place::Empty(location)),
         Some(before) => {
-            let text = format!("the place that held repository {before} is now empty: {location}: an unmounted share?");
+            let why = match location {
+                Location::Folder(_) => "an unmounted share?",
+                Location::Bucket(_) | Location::Memory => "another server?",
+            };
+            let text = format!("the place that held repository {before} is now empty: {location}: {why}");
             Err(Failure::new(ErrorKind::NoRepository, text).hint(accept_hint()))
         }
     }
@@ -127,11 +160,13 @@ fn accept_hint() -> &'static str {
 }
 
 /// The store of a place that is empty, made if it is not there.
-pub fn make_store(location: &Location) -> Result<Arc<dyn Store>, Failure> {
-    Ok(match location {
+pub fn make_store(location: &Location, settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
+    let store: Arc<dyn Store> = match location {
         Location::Folder(path) => Arc::new(LocalStore::create(path)?),
+        Location::Bucket(bucket) => open_bucket(bucket)?,
         Location::Memory => Arc::new(RemoteStore::memory()),
-    })
+    };
+    Ok(wrapped(store, location, settings))
 }
 
 /// Remembers that this repository is where it is.

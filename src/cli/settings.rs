@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::args::Global;
+use super::buckets::{self, Bucket};
 use super::failure::Failure;
+use super::legacy::Predecessor;
 use super::variables::get;
 use crate::error::ErrorKind;
 use crate::provider::config::BespokeConfig;
+use crate::storage::limit::Limits;
 
 /// Name of the configuration file in the working directory.
 const CONFIG_HERE: &str = "infrahub-backup.toml";
@@ -37,6 +40,8 @@ pub struct Settings {
 pub enum Location {
     /// In a folder.
     Folder(PathBuf),
+    /// In an object store.
+    Bucket(Box<Bucket>),
     /// In the memory of this process.
     Memory,
 }
@@ -102,15 +107,27 @@ impl Settings {
     /// Where the repository is.
     pub fn location(&self) -> Result<Location, Failure> {
         if let Some(text) = &self.global.repo {
-            return location(text, Path::new(""));
+            return self.location_of(text, Path::new(""));
+        }
+        if let Some(bucket) = buckets::from_flags(&self.global.legacy, buckets::environment())? {
+            return Ok(Location::Bucket(Box::new(bucket)));
         }
         if self.global.backup_dir.is_none()
             && let Some(file) = self.config()?
             && let Some(url) = file.config.repository.as_ref().and_then(|section| section.url.as_deref())
         {
-            return location(url, folder_of(&file.path));
+            return self.location_of(url, folder_of(&file.path));
         }
         Ok(Location::Folder(self.backup_dir().join("repository")))
+    }
+
+    fn location_of(&self, text: &str, base: &Path) -> Result<Location, Failure> {
+        location(text, base, &self.global.legacy)
+    }
+
+    /// How fast stores may be read and written.
+    pub fn limits(&self) -> Limits {
+        Limits { up: self.global.limit_upload, down: self.global.limit_download }
     }
 
     /// A key file and a password file from the configuration file, relative to where that lies.
@@ -166,21 +183,28 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 /// What a text says about where a repository is. Relative paths begin at `base`.
-fn location(text: &str, base: &Path) -> Result<Location, Failure> {
+fn location(text: &str, base: &Path, flags: &Predecessor) -> Result<Location, Failure> {
     let path = match text.split_once("://") {
         None => text,
         Some(("fs", path)) => path,
         Some(("memory", _)) => return Ok(Location::Memory),
-        Some(("s3" | "gs" | "az", _)) => return Err(Failure::object_stores()),
+        Some((scheme @ ("s3" | "gs" | "az"), place)) => {
+            if scheme != "s3" {
+                buckets::check_unused(flags)?;
+            }
+            let bucket = buckets::parse(scheme, place, flags, buckets::environment())?;
+            return Ok(Location::Bucket(Box::new(bucket)));
+        }
         // The text may hold a password: it is not repeated.
         Some((scheme, _)) => {
             return Err(Failure::usage(format!("`{scheme}://` is not a place for a repository"))
-                .hint("give a folder: --repo PATH"));
+                .hint("give a folder or a bucket: --repo PATH, --repo s3://BUCKET/PREFIX"));
         }
     };
     if path.is_empty() {
         return Err(Failure::usage("the place of the repository is empty"));
     }
+    buckets::check_unused(flags)?;
     Ok(Location::Folder(base.join(path)))
 }
 
@@ -191,15 +215,16 @@ mod tests {
     #[test]
     fn a_place_is_a_path_with_or_without_its_scheme() {
         let folder = |text: &str| Location::Folder(PathBuf::from(text));
-        assert_eq!(location("/r", Path::new("/base")).unwrap(), folder("/r"));
-        assert_eq!(location("fs:///r", Path::new("/base")).unwrap(), folder("/r"));
-        assert_eq!(location("r", Path::new("/base")).unwrap(), folder("/base/r"));
+        let read = |text: &str| location(text, Path::new("/base"), &Predecessor::default()).unwrap();
+        assert_eq!(read("/r"), folder("/r"));
+        assert_eq!(read("fs:///r"), folder("/r"));
+        assert_eq!(read("r"), folder("/base/r"));
     }
 
     #[test]
     fn a_place_that_is_refused_is_not_repeated() {
-        for text in ["s3://KEY:SECRET@host/bucket", "ftp://KEY:SECRET@host"] {
-            let failure = location(text, Path::new("")).unwrap_err();
+        for text in ["s3://KEY:SECRET@host", "ftp://KEY:SECRET@host", "gs://KEY:SECRET@bucket"] {
+            let failure = location(text, Path::new(""), &Predecessor::default()).unwrap_err();
             assert!(!failure.error.to_string().contains("SECRET"));
         }
     }

@@ -64,6 +64,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(error)
 }
 
+/// Reads `10MB` or `10MB/s`: bytes a second, at least one.
+pub fn rate(text: &str) -> Result<u64, String> {
+    match size(text.strip_suffix("/s").unwrap_or(text))? {
+        0 => Err("nothing would ever arrive: leave the limit out for no limit".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
 /// Reads a moment: RFC 3339 with its offset, or date and time of this machine's time zone.
 pub fn moment(text: &str) -> Result<Timestamp, String> {
     moment_in(text, &TimeZone::system())
@@ -90,6 +98,12 @@ mod tests {
     fn sizes_are_decimal_or_binary_as_written() {
         assert_eq!((size("5GB"), size("64MiB"), size("7")), (Ok(5_000_000_000), Ok(64 << 20), Ok(7)));
         assert!(["", "GB", "5 parsecs", "-1", "99999999999TB"].iter().all(|text| size(text).is_err()));
+    }
+
+    #[test]
+    fn a_rate_is_a_size_a_second_and_not_zero() {
+        assert_eq!((rate("10MB"), rate("10MB/s")), (Ok(10_000_000), Ok(10_000_000)));
+        assert!(["0", "0MB/s", "fast", "/s"].iter().all(|text| rate(text).is_err()));
     }
 
     #[test]

@@ -55,6 +55,13 @@ pub fn get(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// All variables that are set to a text and begin with one of `prefixes`.
+pub fn below(prefixes: &[&str]) -> impl Iterator<Item = (String, String)> {
+    let set =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    set.filter(move |(name, value)| !value.is_empty() && prefixes.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// The variables that may be meant when clap refuses a value of `--flag`, for the message.
 pub fn blamed(message: &str, arguments: &[OsString]) -> Option<String> {
     let flag = message.split('\'').find_map(|part| part.strip_prefix("--"))?.split([' ', '=']).next()?;

@@ -100,6 +100,9 @@ pub struct Config {
     pub metadata_generation: u32,
     /// How streams are cut.
     pub profiles: Profiles,
+    /// Whether the store lacks what several writers at once need, as the probe of `init` found. Absent means no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub single_writer: bool,
 }
 
 impl Config {
@@ -199,7 +202,15 @@ mod tests {
             content_public: hex_of(&[3; 32]),
             metadata_generation: 1,
             profiles: Profiles::DEFAULT,
+            single_writer: false,
         }
+    }
+
+    #[test]
+    fn a_config_names_a_single_writer_only_if_there_may_be_no_other() {
+        assert!(!String::from_utf8(config().body()).unwrap().contains("single_writer"));
+        let alone = Config { single_writer: true, ..config() };
+        assert!(decode_body(&alone.body()).unwrap().single_writer);
     }
 
     #[test]

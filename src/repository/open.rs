@@ -14,7 +14,10 @@ use crate::format::layout;
 use crate::id::ObjectId;
 use crate::limits::CLEAR_OBJECT_SIZE_MAX;
 use crate::seal::SealError;
-use crate::seal::slot::{Credential, NewCredential, found_repository, open_config, open_slot, slot_repository, unlock};
+use crate::seal::slot::{
+    Credential, NewCredential, found_repository_in, open_config, open_slot, slot_repository, unlock,
+};
+use crate::storage::probe::PROBES;
 use crate::storage::{Store, StoreError};
 
 /// What is at a place where a repository should be.
@@ -34,8 +37,10 @@ pub async fn look(store: &dyn Store) -> Result<Place, RepositoryError> {
         return Ok(Place::Repository);
     }
     let all = store.list("").await?;
-    // Key slots alone are what an interrupted `init` left: without a config they open nothing and belong to nothing.
-    if all.iter().all(|info| info.name.as_str().starts_with("keys/")) {
+    // Key slots and probes alone are what an interrupted `init` left: without a config they open nothing and belong to
+    // nothing.
+    let left = |name: &str| name.starts_with("keys/") || name.split('/').next() == Some(PROBES);
+    if all.iter().all(|info| left(info.name.as_str())) {
         return Ok(Place::Empty);
     }
     let has = |prefix: &str| all.iter().any(|info| info.name.as_str().starts_with(prefix));
@@ -74,6 +79,17 @@ pub async fn found(
     profiles: Profiles,
     credential: NewCredential,
 ) -> Result<(Config, Option<KeyFile>), RepositoryError> {
+    found_in(store, outside, profiles, false, credential).await
+}
+
+/// The same, in a store that may have to do with one writer.
+pub async fn found_in(
+    store: &dyn Store,
+    outside: &Outside,
+    profiles: Profiles,
+    single_writer: bool,
+    credential: NewCredential,
+) -> Result<(Config, Option<KeyFile>), RepositoryError> {
     let location = store.location();
     match look(store).await? {
         Place::Empty => {}
@@ -81,7 +97,7 @@ pub async fn found(
         Place::Foreign(Some(what)) => return Err(RepositoryError::Foreign { location, what }),
         Place::Foreign(None) => return Err(RepositoryError::NotEmpty { location }),
     }
-    let new = found_repository(&*outside.entropy, outside.clock.now(), profiles, credential);
+    let new = found_repository_in(&*outside.entropy, outside.clock.now(), profiles, single_writer, credential);
     let config = open_config(&new.config).expect("a config made here opens");
     let slot_id = ObjectId::of(&new.slot);
     store.put_new(&layout::key(&slot_id), Bytes::from(new.slot)).await?;

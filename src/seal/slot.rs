@@ -109,6 +109,17 @@ pub fn found_repository(
     profiles: crate::format::config::Profiles,
     credential: NewCredential,
 ) -> NewRepository {
+    found_repository_in(entropy, now, profiles, false, credential)
+}
+
+/// The same, in a store that may have to do with one writer.
+pub fn found_repository_in(
+    entropy: &dyn Entropy,
+    now: Timestamp,
+    profiles: crate::format::config::Profiles,
+    single_writer: bool,
+    credential: NewCredential,
+) -> NewRepository {
     let repository = RepositoryId::from_bytes(random_bytes(entropy));
     let root = SigningKey::from_bytes(&random_bytes(entropy));
     let signer = SigningKey::from_bytes(&random_bytes(entropy));
@@ -126,6 +137,7 @@ pub fn found_repository(
         content_public: hex_of(&content_public),
         metadata_generation: 1,
         profiles,
+        single_writer,
     };
     let keys = Keys {
         repository,

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::{Capabilities, ObjectInfo, ObjectName, Store, StoreError};
+use super::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 use crate::env::{Clock, SystemClock, SystemEntropy, random_bytes};
 use crate::id::hex_of;
 
@@ -91,7 +91,7 @@ impl Store for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { concurrency: CONCURRENCY, durable: true }
+        Capabilities { concurrency: CONCURRENCY, create_only: true, durable: true }
     }
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
@@ -122,9 +122,10 @@ impl Store for LocalStore {
         .await
     }
 
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         let owned = name.clone();
-        self.blocking("delete", name.as_str(), move |root| root.delete(&owned)).await
+        self.blocking("delete", name.as_str(), move |root| root.delete(&owned)).await?;
+        Ok(Deletion::Gone)
     }
 
     async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {

@@ -7,8 +7,16 @@
 //! left either the whole object or nothing under that name.
 //! Does not: retry (a wrapper does), know formats, keep secrets.
 
+pub mod answer;
+pub mod count;
+pub mod http;
+pub mod limit;
 pub mod local;
 pub mod object;
+pub mod probe;
+pub mod remote;
+pub mod retry;
+pub mod wait;
 
 use std::fmt;
 use std::ops::Range;
@@ -36,8 +44,44 @@ pub struct ObjectInfo {
 pub struct Capabilities {
     /// Puts that pay to run at the same time.
     pub concurrency: usize,
+    /// Whether of several puts of one name at once exactly one wins. Declared by whoever knows the service; what a
+    /// service really does is found out by a probe.
+    pub create_only: bool,
     /// Whether objects outlive the process.
     pub durable: bool,
+}
+
+/// What became of an object that was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is no more, or never was.
+    Gone,
+    /// It is not listed any more, but a bucket that keeps versions still has it and its space is not free.
+    Hidden {
+        /// Until when the bucket refuses to remove it, by the store's clock, where that is known.
+        until: Option<Timestamp>,
+    },
+}
+
+/// What a store was asked since it was opened. Each try counts, also one that got no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Puts.
+    pub puts: u64,
+    /// Gets, whole or of a range.
+    pub gets: u64,
+    /// Listings, each of any number of pages.
+    pub lists: u64,
+    /// Deletes.
+    pub deletes: u64,
+    /// Questions for the size of an object.
+    pub heads: u64,
+    /// How many of these repeated one that got no answer.
+    pub retries: u64,
+    /// Bytes of objects sent.
+    pub bytes_up: u64,
+    /// Bytes of objects received.
+    pub bytes_down: u64,
 }
 
 /// Why a store did not do what it was asked.
@@ -92,6 +136,20 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The store could not be reached, was busy, or broke off. The same may succeed a moment later; whether a change was
+    /// made is not known.
+    #[error("{location} gave no answer when asked to {action} `{name}`")]
+    NoAnswer {
+        /// What was to be done, as a verb.
+        action: &'static str,
+        /// The object or folder.
+        name: String,
+        /// The store, as a person knows it.
+        location: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// Anything else.
     #[error("{location} did not {action} `{name}`")]
     Io {
@@ -111,6 +169,19 @@ impl StoreError {
     /// Whether the object was simply not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// Whether the same may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::NotFound { .. }
+            | Self::AlreadyExists { .. }
+            | Self::TooShort { .. }
+            | Self::NoSpace { .. }
+            | Self::ReadOnly { .. }
+            | Self::Io { .. } => false,
+        }
     }
 }
 
@@ -142,12 +213,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What is not a valid [`ObjectName`] is left out.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
 
-    /// Removes an object; not there counts as removed. Durable on return.
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+    /// Removes an object; not there counts as removed. Durable on return. A bucket that keeps versions only hides it.
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError>;
 
     /// Removes what killed puts left behind and nobody has written to for `older_than`; says how many files. Stores that keep
     /// no such files have nothing to do.
     async fn sweep(&self, _older_than: Duration) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    /// What it was asked so far. A store that nobody counts for says zero.
+    fn counts(&self) -> RequestCounts {
+        RequestCounts::default()
     }
 }

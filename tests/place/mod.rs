@@ -51,7 +51,7 @@ pub async fn place() -> Place {
         user: "user".to_owned(),
     };
     let store: Arc<dyn Store> = Arc::new(LocalStore::create(folder.path().join("repository")).expect("a folder"));
-    let founded = init::init(&context, &*store, NewCredential::KeyFile).await.expect("founded");
+    let founded = init::init(&context, &*store, false, NewCredential::KeyFile).await.expect("founded");
     let key = Credential::KeyFile(founded.key_file.expect("a key file was asked for"));
     let repository = context.open(store, &key).await.expect("opened");
     let artifacts = folder.path().join("artifacts");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use infrahub_backup::env::Clock;
-use infrahub_backup::storage::{Capabilities, ObjectInfo, ObjectName, Store, StoreError};
+use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 
 /// A clock that stands until it is moved.
@@ -120,8 +120,8 @@ impl Store for TimedStore {
         Ok(objects.iter().filter(|(name, _)| below(name.as_str())).map(info).collect())
     }
 
-    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         self.objects.lock().expect("no test panics here").remove(name);
-        Ok(())
+        Ok(Deletion::Gone)
     }
 }

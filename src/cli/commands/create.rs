@@ -13,9 +13,10 @@ use crate::cli::failure::Failure;
 use crate::cli::place::{Place, look, missing};
 use crate::cli::render;
 use crate::cli::session::Session;
+use crate::cli::settings::Location;
 use crate::limits::PACK_SIZE_MAX;
-use crate::ops::Level;
 use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Source, execute, plan};
+use crate::ops::{self, Level};
 use crate::repository::Repository;
 use crate::repository::pack_writer::Stage;
 use crate::repository::snapshots::Snapshot;
@@ -29,7 +30,7 @@ pub const TASK_MANAGER: &str = "task-manager-db";
 /// `create` and `create from-files`
 pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     let Create { from, options: flags } = args;
-    for note in flags.legacy.check()? {
+    for note in flags.legacy.check(in_bucket(session, &flags)?)? {
         session.context.info(note);
     }
     let source = match from {
@@ -42,10 +43,16 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
         return show_plan(session, &plan, flags.init).await;
     }
     let repository = open_or_make(session, flags.init).await?;
+    ops::init::single_writer_warning(repository.config()).into_iter().for_each(|text| session.context.warn(text));
     let created = execute(&session.context, &repository, plan).await?;
     let exit = show(session, created)?;
     stay(session, flags.legacy.sleep).await?;
     Ok(exit)
+}
+
+/// Whether the repository is in a bucket, where that matters to a flag.
+fn in_bucket(session: &Session, flags: &CreateFlags) -> Result<bool, Failure> {
+    Ok(flags.legacy.s3_upload && matches!(session.settings.location()?, Location::Bucket(_)))
 }
 
 fn files_source(session: &Session, files: FromFiles) -> Result<FilesSource, Failure> {
@@ -124,7 +131,7 @@ async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, 
         Place::Empty(location) => return Err(missing(&location)),
     };
     let key = session.context.cancel.or(init::new_key(session, &location, false, true)).await??;
-    let made = init::make(session, &location, key).await?;
+    let made = init::make(session, &location, key, false).await?;
     session.log.plain(&format!("made repository {} in {location}", made.config.repository));
     if let Some(path) = &made.key_file {
         session.log.plain(init::key_advice(path).trim_end());

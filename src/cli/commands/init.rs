@@ -61,7 +61,7 @@ pub async fn run(session: &Session, args: &Init) -> Result<Exit, Failure> {
         session.out.result(&document, || format!("would make a repository in {location}, opened by {opened_by}\n"))?;
         return Ok(Exit::Done);
     }
-    let made = make(session, &location, key).await?;
+    let made = make(session, &location, key, args.single_writer).await?;
     let document = json!({
         "repository": made.config.repository,
         "location": made.store.location(),
@@ -100,7 +100,7 @@ pub async fn new_key(
     let settings = &session.settings;
     let folder = match location {
         Location::Folder(path) => Some(path.clone()),
-        Location::Memory => None,
+        Location::Bucket(_) | Location::Memory => None,
     };
     // The repository may lie deep below something else; the folder of backups is copied as a whole.
     let forbidden: Vec<PathBuf> = folder.into_iter().chain([settings.backup_dir()]).collect();
@@ -131,17 +131,19 @@ async fn ask_twice() -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Makes the repository. A key file is on disk when this returns.
-pub async fn make(session: &Session, location: &Location, key: NewKey) -> Result<Made, Failure> {
+pub async fn make(session: &Session, location: &Location, key: NewKey, single_writer: bool) -> Result<Made, Failure> {
     let reserved = match &key {
         NewKey::Password(_) => None,
         NewKey::KeyFile(wanted) => Some(Reserved::new(wanted)?),
     };
-    let store = place::make_store(location)?;
+    let store = place::make_store(location, &session.settings)?;
     let new = match &key {
         NewKey::Password(password) => NewCredential::Passphrase(password.clone(), KdfCost::DEFAULT),
         NewKey::KeyFile(_) => NewCredential::KeyFile,
     };
-    let ops::init::Initialised { config, key_file } = ops::init::init(&session.context, &*store, new).await?;
+    let context = &session.context;
+    let single_writer = ops::init::try_out(context, &*store, single_writer).await?;
+    let ops::init::Initialised { config, key_file } = ops::init::init(context, &*store, single_writer, new).await?;
     let (credential, key_file) = match (key, key_file, reserved) {
         (NewKey::KeyFile(_), Some(key), Some(reserved)) => match keep(reserved, &config, &key) {
             Ok(path) => (Credential::KeyFile(key), Some(path)),

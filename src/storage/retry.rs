@@ -1,0 +1,203 @@
+//! Asking again: the one place where a request is repeated.
+//!
+//! Only errors that may pass are tried again ([`StoreError::is_transient`]), after a pause of random length below a
+//! bound that doubles, so that many machines that were refused at once do not come back at once.
+//!
+//! Holds: a put whose answer was lost and whose name is then taken is read back, and is done if the bytes are the same.
+//! What is put carries its writer's random run, or is named by its content: the same bytes are this put's, or as good.
+//! Does not: repeat what was refused for a reason; hide the last error.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::wait::Wait;
+use super::{Capabilities, Deletion, ObjectInfo, ObjectName, RequestCounts, Store, StoreError};
+use crate::env::{Entropy, random_bytes};
+
+/// How long a store is believed to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Tries of one request, the first included.
+    pub tries: u32,
+    /// The same as long as the store never answered: a mistyped place should be told soon.
+    pub tries_at_first: u32,
+    /// Bound of the first pause.
+    pub pause_first: Duration,
+    /// Bound of all pauses.
+    pub pause_max: Duration,
+    /// No further try begins after this time.
+    pub total: Duration,
+}
+
+impl Default for Patience {
+    /// About a minute and a half where the store answered before, three seconds where it never did (the sum of half of
+    /// each pause's bound): a service that restarts costs a backup nothing, a wrong port is told while one looks at it.
+    fn default() -> Self {
+        Self {
+            tries: 16,
+            tries_at_first: 6,
+            pause_first: Duration::from_millis(200),
+            pause_max: Duration::from_secs(20),
+            total: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A store that is asked again.
+pub struct Retried {
+    inner: Arc<dyn Store>,
+    patience: Patience,
+    entropy: Arc<dyn Entropy>,
+    wait: Arc<dyn Wait>,
+    answered: AtomicBool,
+    retries: AtomicU64,
+}
+
+impl Retried {
+    /// Asks `inner` again, with this patience.
+    pub fn new(inner: Arc<dyn Store>, patience: Patience, entropy: Arc<dyn Entropy>, wait: Arc<dyn Wait>) -> Self {
+        Self { inner, patience, entropy, wait, answered: AtomicBool::new(false), retries: AtomicU64::new(0) }
+    }
+
+    /// Repeats `ask` until it is answered or patience ends.
+    async fn ask<'a, T>(&self, ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        let mut tries = Tries::new(self);
+        loop {
+            let answer = self.heard(ask().await);
+            match answer {
+                Err(error) if error.is_transient() => tries.pause(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Notes that the store lives.
+    fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if !answer.as_ref().is_err_and(StoreError::is_transient) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Whether `name` holds exactly `bytes`. Unreadable is an error only if it may pass.
+    async fn holds(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, StoreError> {
+        match self.inner.get(name, bytes.len() as u64).await {
+            Ok(found) => Ok(found == *bytes),
+            Err(error) if error.is_transient() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    store: &'a Retried,
+    began: Duration,
+    failed: u32,
+}
+
+impl<'a> Tries<'a> {
+    fn new(store: &'a Retried) -> Self {
+        Self { store, began: store.wait.passed(), failed: 0 }
+    }
+
+    /// Waits before the next try; gives `error` back if there is none.
+    async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
+        let Retried { patience, wait, answered, .. } = self.store;
+        self.failed += 1;
+        let tries = if answered.load(Ordering::Relaxed) { patience.tries } else { patience.tries_at_first };
+        let spent = wait.passed().saturating_sub(self.began);
+        let pause = self.random_pause();
+        if self.failed >= tries || spent + pause >= patience.total {
+            return Err(error);
+        }
+        wait.sleep(pause).await;
+        self.store.retries.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Any time below the bound, each as likely.
+    fn random_pause(&self) -> Duration {
+        let Retried { patience, entropy, .. } = self.store;
+        let doubled = patience.pause_first.saturating_mul(1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX));
+        let bound = u64::try_from(doubled.min(patience.pause_max).as_nanos()).unwrap_or(u64::MAX);
+        let random = u64::from_le_bytes(random_bytes(&**entropy));
+        let share = (u128::from(bound) * u128::from(random)) >> 64;
+        Duration::from_nanos(u64::try_from(share).expect("a share of a u64 is one"))
+    }
+}
+
+impl fmt::Debug for Retried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retried").field("inner", &self.inner).field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for Retried {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let mut tries = Tries::new(self);
+        let mut may_be_there = false;
+        loop {
+            let answer = self.heard(self.inner.put_new(name, bytes.clone()).await);
+            let error = match answer {
+                Err(error @ StoreError::AlreadyExists { .. }) if may_be_there => match self.holds(name, &bytes).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => return Err(error),
+                    // The next put tells again that the name is taken, and then it is read again.
+                    Err(no_answer) => no_answer,
+                },
+                Err(error) if error.is_transient() => {
+                    may_be_there = true;
+                    error
+                }
+                answer => return answer,
+            };
+            tries.pause(error).await?;
+        }
+    }
+
+    async fn get(&self, name: &ObjectName, size_max: u64) -> Result<Bytes, StoreError> {
+        self.ask(|| self.inner.get(name, size_max)).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.ask(|| self.inner.get_range(name, range.clone())).await
+    }
+
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.ask(|| self.inner.size(name)).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.ask(|| self.inner.list(prefix)).await
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
+        self.ask(|| self.inner.delete(name)).await
+    }
+
+    async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.ask(|| self.inner.sweep(older_than)).await
+    }
+
+    fn counts(&self) -> RequestCounts {
+        let inner = self.inner.counts();
+        RequestCounts { retries: inner.retries + self.retries.load(Ordering::Relaxed), ..inner }
+    }
+}
