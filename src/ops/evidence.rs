@@ -15,6 +15,7 @@ use crate::format::report::{Finding, Outcome, Report, Step};
 use crate::id::{ObjectId, RunId, SnapshotId};
 use crate::repository::Repository;
 use crate::repository::lease::Claimant;
+use crate::storage::RequestCounts;
 
 /// Evidence being collected. Steps may end in any order.
 pub struct Recorder {
@@ -134,6 +135,7 @@ impl Recorder {
         report.outcome = outcome;
         report.previous = previous;
         report.error = error.map(Error::chain).unwrap_or_default();
+        report.steps.extend(requests(repository, report.start, report.end));
         match repository.put_object(ObjectType::Report, &report.encode()).await {
             Ok(id) => Some(id),
             Err(error) => {
@@ -147,6 +149,35 @@ impl Recorder {
             }
         }
     }
+}
+
+/// What the store was asked since the repository was opened; nothing where nobody counts.
+fn requests(repository: &Repository, start: Timestamp, end: Timestamp) -> Option<Step> {
+    let counts = repository.store().counts();
+    if counts == RequestCounts::default() {
+        return None;
+    }
+    let numbers = [
+        ("puts", counts.puts),
+        ("gets", counts.gets),
+        ("heads", counts.heads),
+        ("lists", counts.lists),
+        ("deletes", counts.deletes),
+        ("retries", counts.retries),
+        ("bytes_up", counts.bytes_up),
+        ("bytes_down", counts.bytes_down),
+    ];
+    Some(Step {
+        action: "requests".to_owned(),
+        target: repository.store().location(),
+        start,
+        end,
+        outcome: Outcome::Done,
+        command: None,
+        log: vec![],
+        numbers: numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+        note: None,
+    })
 }
 
 /// What is worth keeping with a step.

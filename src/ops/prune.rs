@@ -82,6 +82,7 @@ fn facts(swept: &Swept) -> StepFacts {
         ("waiting_bytes", swept.waiting_bytes),
         ("indexes_put", swept.reindexed.put),
         ("indexes_deleted", swept.reindexed.deleted),
+        ("hidden_objects", swept.hidden_objects),
         ("kept_bytes", swept.kept_bytes),
     ];
     let numbers = numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect::<BTreeMap<_, _>>();

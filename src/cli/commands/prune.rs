@@ -104,6 +104,8 @@ fn document(swept: &Swept) -> Value {
         "waiting_for": waits(swept.waiting.iter().map(|(_, wait)| wait)),
         "indexes_put": swept.reindexed.put,
         "indexes_deleted": swept.reindexed.deleted,
+        "hidden_objects": swept.hidden_objects,
+        "hidden_until": swept.hidden_until,
         "kept_bytes": swept.kept_bytes,
     })
 }
@@ -131,6 +133,13 @@ fn text(swept: &Swept) -> String {
         lines.push("packs that are mostly dead were left: this key slot does not read content".to_owned());
     }
     lines.extend(wait_lines(swept.waiting.iter().map(|(_, wait)| wait)));
+    if swept.hidden_objects > 0 {
+        let until = match swept.hidden_until {
+            Some(until) => format!("it refuses to remove the last of them until {}", render::time(until)),
+            None => "its own rules say when they go".to_owned(),
+        };
+        lines.push(format!("the bucket keeps versions: {} objects are only hidden; {until}", swept.hidden_objects));
+    }
     lines.push(format!("kept {}", render::size(swept.kept_bytes)));
     lines.join("\n") + "\n"
 }

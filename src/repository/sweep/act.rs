@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 
 use super::reindex::{Reindexed, reindex};
 use super::repack::{Repacked, can_repack, repack};
@@ -18,6 +19,7 @@ use crate::repository::lease::RunLease;
 use crate::repository::runs::{Moment, elapsed};
 use crate::repository::survey::Survey;
 use crate::repository::{Repository, RepositoryError};
+use crate::storage::Deletion;
 
 /// How often a sweep decides anew because another run was faster.
 const TRIES_MAX: u32 = 20;
@@ -56,6 +58,10 @@ pub struct Swept {
     pub reindexed: Reindexed,
     /// Leases that were deleted.
     pub deleted_leases: u64,
+    /// Deleted objects that a bucket with versions only hides: their room is not free yet.
+    pub hidden_objects: u64,
+    /// Until when the bucket refuses to remove the last of them, where that is known; by the store's clock.
+    pub hidden_until: Option<Timestamp>,
     /// Bytes of all packs that are left.
     pub kept_bytes: u64,
 }
@@ -75,7 +81,7 @@ pub async fn sweep(
     sweeper.delete(&mut swept).await?;
     sweeper.condemn(&mut swept).await?;
     sweeper.tidy_leases(&mut swept).await?;
-    sweeper.restate().await?;
+    sweeper.restate(&mut swept).await?;
     repository.cached(repository.cache().drop_stale_segments());
     Ok(swept)
 }
@@ -193,7 +199,7 @@ impl Sweeper<'_> {
         let forgotten = survey.listed.keys().filter(|id| survey.record.forgotten.contains(id)).chain(&plan.forget);
         let manifests: Vec<ObjectName> = forgotten.map(|id| layout::object(ObjectType::Manifest, id)).collect();
         swept.deleted_manifests = manifests.len() as u64;
-        self.delete_all(manifests).await?;
+        self.delete_all(manifests, swept).await?;
         // Out of the index before out of the store: no index ever names a pack that is gone.
         let gone = |pack: &&PackId| !survey.packs.contains_key(*pack);
         let mut leaving: BTreeSet<PackId> = survey.record.condemned.keys().filter(gone).copied().collect();
@@ -206,7 +212,8 @@ impl Sweeper<'_> {
         let doomed: Vec<_> = plan.delete.iter().filter_map(|pack| Some((*pack, listed(pack)?))).collect();
         swept.deleted_packs = doomed.len() as u64;
         swept.deleted_bytes = doomed.iter().map(|(_, (_, size))| size).sum();
-        self.delete_all(doomed.iter().map(|(pack, (kind, _))| layout::object(*kind, pack)).collect()).await?;
+        let names = doomed.iter().map(|(pack, (kind, _))| layout::object(*kind, pack)).collect();
+        self.delete_all(names, swept).await?;
         swept.waiting_bytes = plan.wait.iter().filter_map(|(pack, _)| Some(listed(pack)?.1)).sum();
         swept.waiting = plan.wait;
         let all: u64 = survey.packs.values().map(|pack| pack.size).sum();
@@ -214,11 +221,17 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    async fn delete_all(&self, names: Vec<ObjectName>) -> Result<(), RepositoryError> {
+    async fn delete_all(&self, names: Vec<ObjectName>, swept: &mut Swept) -> Result<(), RepositoryError> {
         let store = self.repository.store();
         let at_once = store.capabilities().concurrency.max(1);
         let deletions = names.into_iter().map(|name| async move { store.delete(&name).await });
-        stream::iter(deletions).buffer_unordered(at_once).try_for_each(|_| async { Ok(()) }).await?;
+        let mut deletions = stream::iter(deletions).buffer_unordered(at_once);
+        while let Some(deletion) = deletions.try_next().await? {
+            if let Deletion::Hidden { until } = deletion {
+                swept.hidden_objects += 1;
+                swept.hidden_until = swept.hidden_until.max(until);
+            }
+        }
         Ok(())
     }
 
@@ -298,11 +311,11 @@ impl Sweeper<'_> {
         let names: Vec<ObjectName> =
             standing.runs.values().filter(long_dead).flat_map(|run| run.names.clone()).collect();
         swept.deleted_leases = names.len() as u64;
-        self.delete_all(names).await
+        self.delete_all(names, swept).await
     }
 
     /// Says all that the marks say in one, when they are many, and removes the others.
-    async fn restate(&self) -> Result<(), RepositoryError> {
+    async fn restate(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
         let record = self.repository.record().await?;
         if record.marks.len() < MARKS_MAX {
             return Ok(());
@@ -319,7 +332,7 @@ impl Sweeper<'_> {
             return Ok(());
         };
         let lower = record.marks.keys().filter(|lower| **lower < number).map(|lower| layout::mark(*lower));
-        self.delete_all(lower.collect()).await?;
+        self.delete_all(lower.collect(), swept).await?;
         let record = self.repository.record().await?;
         self.repository.put_mark_after(claimant, &record, false, Decisions::default()).await?;
         Ok(())
