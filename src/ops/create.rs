@@ -522,7 +522,8 @@ struct Known {
 
 impl Known {
     fn new(snapshots: Vec<Snapshot>, deployment: &str) -> Self {
-        let head = snapshots.last().map(|snapshot| snapshot.id);
+        // One that is late may be withdrawn yet.
+        let head = snapshots.iter().rev().find(|snapshot| !snapshot.late).map(|snapshot| snapshot.id);
         let mine = |snapshot: &Snapshot| {
             let manifest = &snapshot.manifest;
             manifest.deployment == deployment && snapshot.is_complete() && !manifest.is_safety()

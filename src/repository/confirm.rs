@@ -34,10 +34,21 @@ pub async fn settle(
             if missing == 0 {
                 return Ok(());
             }
-            repository.store().delete(&layout::object(ObjectType::Manifest, id)).await?;
+            withdraw(repository, &claimant, id).await?;
             Err(RepositoryError::Late { missing })
         }
     }
+}
+
+/// Takes a manifest back. Somebody may have seen it: the mark tells where it went.
+async fn withdraw(repository: &Arc<Repository>, claimant: &Claimant, id: &SnapshotId) -> Result<(), RepositoryError> {
+    let forgotten = Decisions { forgotten: BTreeSet::from([*id]), ..Decisions::default() };
+    let known = |record: &Record| record.forgotten.contains(id);
+    repository
+        .decide(claimant, |record| Ok(if known(record) { Decisions::default() } else { forgotten.clone() }))
+        .await?;
+    repository.store().delete(&layout::object(ObjectType::Manifest, id)).await?;
+    Ok(())
 }
 
 /// Confirms a snapshot whose manifest is there, if every chunk that it refers to is in a pack that is there and not

@@ -126,23 +126,27 @@ impl Repository {
         let mut record = Record::default();
         // Below the first one listed all was restated by it or by a later one; a listing may lag, so that what lies between two
         // that it shows, and behind the last, is asked for by its number.
-        let mut gap = times.first_key_value().filter(|(first, _)| **first > 1).map(|_| 1);
+        let mut gap =
+            times.first_key_value().filter(|(first, _)| **first > 1).map(|_| super::missing(&layout::mark(1)));
         let (first, last) = (times.keys().next().copied().unwrap_or(1), times.keys().last().copied().unwrap_or(0));
         for number in first.. {
-            match self.mark(number, cached && times.contains_key(&number)).await? {
-                Some(mark) => {
+            match self.mark(number, cached && times.contains_key(&number)).await {
+                Ok(Some(mark)) => {
                     if mark.restated {
                         gap = None;
                     }
                     record.add(&mark, times.get(&number).copied());
                 }
-                None if number > last => break,
-                None => gap = gap.or(Some(number)),
+                Ok(None) if number > last => break,
+                Ok(None) => gap = gap.or(Some(super::missing(&layout::mark(number)))),
+                // What one says that is restated above it, nobody needs to read.
+                Err(RepositoryError::Damaged(damage)) => gap = gap.or(Some(damage)),
+                Err(error) => return Err(error),
             }
         }
         match gap {
             None => Ok(record),
-            Some(number) => Err(super::missing(&layout::mark(number)).into()),
+            Some(damage) => Err(damage.into()),
         }
     }
 
