@@ -1,5 +1,8 @@
 //! A store in memory whose clock the test sets, and the same clock for the machine.
 
+// Each test target uses a part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

@@ -78,8 +78,8 @@ pub async fn sweep(
 ) -> Result<Swept, RepositoryError> {
     let sweeper = Sweeper { repository, executor, lease, options };
     let mut swept = Swept::default();
-    sweeper.delete(&mut swept).await?;
-    sweeper.condemn(&mut swept).await?;
+    let seen = sweeper.delete(&mut swept).await?;
+    sweeper.condemn(&mut swept, seen).await?;
     sweeper.tidy_leases(&mut swept).await?;
     sweeper.restate(&mut swept).await?;
     repository.cached(repository.cache().drop_stale_segments());
@@ -150,6 +150,12 @@ fn describe_kept(
     survey.mark_descriptions(repository, &packs)
 }
 
+/// Who is alive, and what is there.
+struct Seen {
+    standing: Standing,
+    survey: Survey,
+}
+
 struct Sweeper<'a> {
     repository: &'a Arc<Repository>,
     executor: &'a Arc<dyn Executor>,
@@ -164,16 +170,23 @@ impl Sweeper<'_> {
         standing(self.repository, now, Some(&self.lease.claimant().run), self.options).await
     }
 
-    /// Deletes what was condemned long enough, and what was forgotten.
-    async fn delete(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
+    /// Who is alive, and then what is there.
+    async fn look(&self) -> Result<Seen, RepositoryError> {
+        // Who is dead is established first: whatever a dead run put is there before the survey is taken.
+        let standing = self.standing().await?;
+        let survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+        Ok(Seen { standing, survey })
+    }
+
+    /// Deletes what was condemned long enough, and what was forgotten. Gives what was seen, if that is still so.
+    async fn delete(&self, swept: &mut Swept) -> Result<Option<Seen>, RepositoryError> {
         for _ in 0..TRIES_MAX {
-            // Who is dead is established first: whatever a dead run put is there before the survey is taken.
-            let standing = self.standing().await?;
-            let survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+            let Seen { standing, survey } = self.look().await?;
             let plan = plan_delete(&standing, &survey);
             let decisions =
                 Decisions { pardoned: plan.pardon.clone(), forgotten: plan.forget.clone(), ..Decisions::default() };
-            if !decisions.is_empty()
+            let decides = !decisions.is_empty();
+            if decides
                 && self
                     .repository
                     .put_mark_after(self.lease.claimant(), &survey.record, false, decisions)
@@ -184,7 +197,10 @@ impl Sweeper<'_> {
             }
             swept.pardoned_packs = plan.pardon.len() as u64;
             swept.forgotten_late = plan.forget.len() as u64;
-            return self.delete_planned(&standing, &survey, plan, swept).await;
+            let changes = decides || !plan.delete.is_empty();
+            self.delete_planned(&standing, &survey, plan, swept).await?;
+            let unchanged = !changes && swept.deleted_manifests == 0 && swept.reindexed == Reindexed::default();
+            return Ok(unchanged.then_some(Seen { standing, survey }));
         }
         Err(RepositoryError::Contended { tries: TRIES_MAX })
     }
@@ -236,11 +252,13 @@ impl Sweeper<'_> {
     }
 
     /// Repacks what is worth it, and condemns what nobody needs: content first, because descriptions depend on it.
-    async fn condemn(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
-        let repacked = self.repack(swept).await?;
+    async fn condemn(&self, swept: &mut Swept, seen: Option<Seen>) -> Result<(), RepositoryError> {
+        let (repacked, mut seen) = self.repack(swept, seen).await?;
         for _ in 0..TRIES_MAX {
-            let standing = self.standing().await?;
-            let mut survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+            let Seen { standing, mut survey } = match seen.take() {
+                Some(seen) => seen,
+                None => self.look().await?,
+            };
             let plan = |survey: &Survey, kind| plan_condemn(&standing, survey, kind, &repacked.old, &repacked.new);
             let mut victims = plan(&survey, ObjectType::ContentPack);
             describe_kept(self.repository, &mut survey, &victims)?;
@@ -259,9 +277,12 @@ impl Sweeper<'_> {
         Err(RepositoryError::Contended { tries: TRIES_MAX })
     }
 
-    async fn repack(&self, swept: &mut Swept) -> Result<Repacked, RepositoryError> {
-        let standing = self.standing().await?;
-        let mut survey = survey(self.repository, self.executor, &standing, &BTreeSet::new()).await?;
+    /// Moves what lives out of packs that are mostly dead. Gives what was seen, if nothing was moved.
+    async fn repack(&self, swept: &mut Swept, seen: Option<Seen>) -> Result<(Repacked, Option<Seen>), RepositoryError> {
+        let Seen { standing, mut survey } = match seen {
+            Some(seen) => seen,
+            None => self.look().await?,
+        };
         let (mut entries, mut left, mut victims) = (Vec::new(), self.options.max_repack, BTreeSet::new());
         for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
             victims.extend(plan_condemn(&standing, &survey, kind, &BTreeSet::new(), &HashSet::new()));
@@ -281,12 +302,12 @@ impl Sweeper<'_> {
             }
         }
         if entries.is_empty() {
-            return Ok(Repacked::default());
+            return Ok((Repacked::default(), Some(Seen { standing, survey })));
         }
         let repacked = repack(self.repository, self.executor, &survey, entries).await?;
         swept.repacked_packs = repacked.old.len() as u64;
         swept.repacked_bytes = repacked.stored_bytes;
-        Ok(repacked)
+        Ok((repacked, None))
     }
 
     /// A mark behind the last one that condemned anything: its time is that of the condemnation.
