@@ -17,6 +17,13 @@ pub fn of(error: &Error) -> Option<String> {
             "cannot keep a repository",
             "use another store; if only one process ever writes there at a time: infrahub-backup init --single-writer",
         ),
+        (
+            "was made before anything could be deleted",
+            "make a new repository and copy into it: infrahub-backup replicate --to PLACE --init",
+        ),
+        ("that snapshots need are in no pack", "see what is damaged: infrahub-backup verify --depth data"),
+        ("is held and cannot be forgotten", "if it may go: infrahub-backup snapshots release ID"),
+        ("outlived its lease", "start again: what was stored and is still there is not stored twice"),
         ("may not be written", "look at the owner and mode of the folder, or at what the keys of the bucket allow"),
         ("no space is left", "free space there, then start again: what was stored is not stored twice"),
         ("has no `", "add it to the configuration file: docs/reference/configuration.md"),
