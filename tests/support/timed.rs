@@ -23,6 +23,11 @@ impl TestClock {
         Self(Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().expect("a moment"))))
     }
 
+    /// Another clock that shows the same time.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.now())))
+    }
+
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().expect("no test panics here");
         *now += SignedDuration::try_from(by).expect("a short time");
