@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::evidence::{Recorder, StepFacts};
-pub use super::files::FilesSource;
+pub use super::files::{BroughtSource, FilesSource};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
 use super::{Context, TOOL, artifacts, resume, streams};
@@ -39,6 +39,8 @@ pub enum Source {
     Bespoke(PathBuf),
     /// Files and standard input.
     Files(FilesSource),
+    /// Components that the caller brings.
+    Brought(BroughtSource),
 }
 
 /// How to back up.
@@ -73,6 +75,7 @@ pub struct CreatePlan {
 enum Origin {
     Bespoke { provider: Arc<BespokeProvider>, path: PathBuf },
     Files(FilesSource),
+    Brought(BroughtSource),
 }
 
 /// A snapshot that was made.
@@ -94,6 +97,7 @@ pub struct Created {
 pub async fn plan(_context: &Context, source: Source, options: CreateOptions) -> Result<CreatePlan, Error> {
     let (mut deployment, origin) = match source {
         Source::Files(files) => (files.deployment()?, Origin::Files(files)),
+        Source::Brought(brought) => (brought.deployment(), Origin::Brought(brought)),
         Source::Bespoke(path) => {
             // The journal of a killed run must find it from any working directory.
             let path = std::path::absolute(&path).unwrap_or(path);
@@ -167,7 +171,7 @@ pub(super) async fn execute_locked(
     let recorder = Recorder::new(context, "create", Some(&plan.deployment.name), plan.lines());
     let config_path = match &plan.origin {
         Origin::Bespoke { path, .. } => Some(path.clone()),
-        Origin::Files(_) => None,
+        Origin::Files(_) | Origin::Brought(_) => None,
     };
     let mut journal = Journal::begin(lock, "create", recorder.run(), config_path)?;
     let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease: None };
@@ -235,6 +239,10 @@ impl Run<'_> {
                 let made = self.given(files).await;
                 (made, true)
             }
+            Origin::Brought(brought) => {
+                let made = without_panic(self.brought(brought)).await;
+                (made, true)
+            }
             Origin::Bespoke { provider, .. } => {
                 let provider = Arc::clone(provider);
                 let mut paused = Paused::nothing(Arc::clone(&provider) as Arc<dyn Provider>);
@@ -274,6 +282,24 @@ impl Run<'_> {
             records.push(self.or_failed(info, Consistency::Given, record)?);
         }
         self.commit(session, records, files.infrahub_version.clone(), &known, None).await
+    }
+
+    /// Components of the caller's, with nothing to stop.
+    async fn brought(&mut self, brought: &BroughtSource) -> Result<Made, Error> {
+        let (session, known) = self.begin().await?;
+        let mut records = Vec::new();
+        self.phase("dump")?;
+        for component in brought.components.iter().filter(|component| self.plan.wants(&component.info().name)) {
+            let info = component.info();
+            let record = match (component.inspect().await, component.dump().await) {
+                (Ok(inspection), Ok(dump)) => {
+                    self.stream(&session, info, &inspection, dump, Consistency::Given, &known).await
+                }
+                (Err(error), _) | (_, Err(error)) => Err(error.into()),
+            };
+            records.push(self.or_failed(info, Consistency::Given, record)?);
+        }
+        self.commit(session, records, None, &known, None).await
     }
 
     async fn bespoke(&mut self, provider: &Arc<BespokeProvider>, paused: &mut Paused) -> Result<Made, Error> {

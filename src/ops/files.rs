@@ -1,7 +1,9 @@
-//! The deployment `files`: components from paths or standard input, nothing running.
+//! Deployments with nothing to stop: components from paths or standard input, or brought by who calls this library.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::component::Component;
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, DeploymentKind};
 use crate::error::{Error, ErrorKind};
 
@@ -67,6 +69,35 @@ impl FilesSource {
             "database" => self.neo4j.as_ref(),
             "task-manager-db" => self.postgres.as_ref(),
             _ => None,
+        }
+    }
+}
+
+/// Components that the caller brings. Their services, if they have any, are the caller's to stop.
+#[derive(Clone)]
+pub struct BroughtSource {
+    /// Name that groups the snapshots.
+    pub deployment: String,
+    /// What is dumped, in this order. Each is a stream: folders are given by path.
+    pub components: Vec<Arc<dyn Component>>,
+}
+
+impl std::fmt::Debug for BroughtSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.components.iter().map(|component| component.info().name.as_str()).collect();
+        f.debug_struct("BroughtSource").field("deployment", &self.deployment).field("components", &names).finish()
+    }
+}
+
+impl BroughtSource {
+    /// The deployment that these components are.
+    pub fn deployment(&self) -> Deployment {
+        Deployment {
+            name: self.deployment.clone(),
+            kind: DeploymentKind::Files,
+            services: vec![],
+            components: self.components.iter().map(|component| component.info().clone()).collect(),
+            evidence: "brought by the caller".to_owned(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::Provider;
 use crate::provider::bespoke::BespokeProvider;
 use crate::provider::config::BespokeConfig;
+use crate::repository::executor::run_blocking;
 use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 
 /// A journal that was finished.
@@ -115,6 +116,6 @@ pub async fn lock(
     wait: Option<std::time::Duration>,
 ) -> Result<DeploymentLock, Error> {
     let (state, deployment) = (Arc::clone(&context.state), deployment.to_owned());
-    let locking = tokio::task::spawn_blocking(move || state.lock_deployment(&deployment, wait));
-    Ok(context.cancel.or(locking).await?.expect("locking does not panic")?)
+    let locking = run_blocking(&context.executor, move || state.lock_deployment(&deployment, wait));
+    Ok(context.cancel.or(locking).await??)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::chunks::ChunkReader;
 use super::executor::Executor;
-use super::lease::{Claimant, LeaseEnd, RunLease};
+use super::lease::{Claimant, RunLease};
 use super::marks::Record;
 use super::reach::Reach;
 use super::{Repository, RepositoryError};
@@ -27,17 +27,17 @@ pub async fn settle(
     manifest: &Manifest,
 ) -> Result<(), RepositoryError> {
     let claimant = lease.claimant().clone();
-    match lease.end().await {
-        LeaseEnd::InTime => Ok(()),
-        LeaseEnd::PerhapsLate => {
-            let missing = confirm(repository, executor, &claimant, id, manifest).await?;
-            if missing == 0 {
-                return Ok(());
-            }
-            withdraw(repository, &claimant, id).await?;
-            Err(RepositoryError::Late { missing })
-        }
+    // Against the deadline that readers will see, which is older than the lease's where that was renewed while the manifest was
+    // on its way.
+    if lease.end().await.is_some_and(|at| at <= manifest.lease_deadline) {
+        return Ok(());
     }
+    let missing = confirm(repository, executor, &claimant, id, manifest).await?;
+    if missing == 0 {
+        return Ok(());
+    }
+    withdraw(repository, &claimant, id).await?;
+    Err(RepositoryError::Late { missing })
 }
 
 /// Takes a manifest back. Somebody may have seen it: the mark tells where it went.

@@ -51,15 +51,6 @@ impl Drop for RunLease {
     }
 }
 
-/// How a lease ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseEnd {
-    /// All that the run put before, the store had before the deadline.
-    InTime,
-    /// Some of it may be late.
-    PerhapsLate,
-}
-
 impl RunLease {
     /// Puts the first lease of a run and renews it from now on.
     pub async fn begin(repository: &Arc<Repository>, claimant: Claimant) -> Result<Self, RepositoryError> {
@@ -86,22 +77,22 @@ impl RunLease {
         lock(&self.standing).deadline
     }
 
-    /// Puts the last lease, which says that the run has ended; tells whether what it put before was in time.
+    /// Puts the last lease, which says that the run has ended; gives the store's time of it: all that the run put, the store
+    /// had by then.
     ///
-    /// A last lease that cannot be put leaves the question open, and the claim to run out by itself.
-    pub async fn end(self) -> LeaseEnd {
+    /// `None` if it cannot be put: the claim then runs out by itself.
+    pub async fn end(self) -> Option<Timestamp> {
         self.renewing.abort();
-        let Standing { deadline, next, lapsed } = *lock(&self.standing);
+        let next = lock(&self.standing).next;
         // The number may be taken by a renewal that was cut off: then the one behind it.
         for number in [next, next.saturating_add(1)] {
             match put_lease(&self.repository, &self.claimant, number, 0).await {
-                Ok(at) if at <= deadline && !lapsed => return LeaseEnd::InTime,
-                Ok(_) => return LeaseEnd::PerhapsLate,
+                Ok(at) => return Some(at),
                 Err(RepositoryError::Store(StoreError::AlreadyExists { .. })) => {}
-                Err(_) => return LeaseEnd::PerhapsLate,
+                Err(_) => return None,
             }
         }
-        LeaseEnd::PerhapsLate
+        None
     }
 }
 
