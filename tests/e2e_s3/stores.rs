@@ -109,9 +109,9 @@ async fn a_bucket_that_is_not_there_is_named() {
 }
 
 /// A store that asks again, behind a proxy, and its counts.
-fn behind(proxy: &Proxy, server: &crate::server::Server) -> Retried {
+fn behind(proxy: &Proxy, server: &crate::server::Server, tries_at_first: u32) -> Retried {
     let store: RemoteStore = server.store_at(&proxy.endpoint, "backup");
-    let patience = Patience { pause_first: Duration::from_millis(5), tries_at_first: 16, ..Patience::default() };
+    let patience = Patience { pause_first: Duration::from_millis(5), tries_at_first, ..Patience::default() };
     let counted = Arc::new(Counted::new(Arc::new(store)));
     Retried::new(counted, patience, Arc::new(SystemEntropy), Arc::new(SystemWait::default()))
 }
@@ -120,7 +120,7 @@ fn behind(proxy: &Proxy, server: &crate::server::Server) -> Retried {
 async fn nothing_is_lost_behind_a_server_that_is_busy_drops_connections_and_cuts_bodies() {
     let Some(server) = VERSITYGW.take("that nothing is lost on a bad way") else { return };
     let proxy = Proxy::new(&server.endpoint, Faults::ALL).await;
-    let store = Arc::new(behind(&proxy, server));
+    let store = Arc::new(behind(&proxy, server, 16));
     let body = |i: u32| Bytes::from(i.to_le_bytes().repeat(20_000 + usize::try_from(i).unwrap()));
     let puts = (0..60).map(|i| {
         let store = Arc::clone(&store);
@@ -154,7 +154,7 @@ async fn nothing_is_lost_behind_a_server_that_is_busy_drops_connections_and_cuts
 async fn a_server_that_never_answers_is_told_and_nothing_hangs() {
     let Some(server) = VERSITYGW.take("that a dead server is told") else { return };
     let proxy = Proxy::new(&server.endpoint, Faults::DEAD).await;
-    let store = behind(&proxy, server);
+    let store = behind(&proxy, server, 3);
     let error = store.put_new(&name("one"), Bytes::from_static(b"x")).await.unwrap_err();
     assert!(matches!(error, StoreError::NoAnswer { .. }), "{error:?}");
 }
