@@ -11,9 +11,12 @@ use std::cell::RefCell;
 use std::fmt;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use md5::{Digest, Md5};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
@@ -48,31 +51,58 @@ pub async fn with_remarks<T>(requests: impl Future<Output = T>) -> (T, Remarks) 
     REMARKS.scope(RefCell::default(), told).await
 }
 
+/// The body of a put, as an extension of its request: from it the client makes the header `Content-MD5`.
+#[derive(Debug, Clone)]
+pub struct PutBody(pub Bytes);
+
 /// Makes watched clients.
 #[derive(Debug, Default)]
-pub struct WatchedConnector(ReqwestConnector);
+pub struct WatchedConnector {
+    /// Whether puts carry `Content-MD5`. Buckets with Object Lock ask for it or for a header that the `object_store` crate
+    /// does not send; other services sign it, and it must not be added behind their back.
+    pub content_md5: bool,
+}
 
 impl HttpConnector for WatchedConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Watched(self.0.connect(options)?)))
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Watched { client, content_md5: self.content_md5 }))
     }
 }
 
 /// A watched client.
 #[derive(Debug)]
-struct Watched(HttpClient);
+struct Watched {
+    client: HttpClient,
+    content_md5: bool,
+}
 
 #[async_trait]
 impl HttpService for Watched {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = self.0.execute(request).await?;
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if self.content_md5
+            && let Some(PutBody(bytes)) = request.extensions_mut().remove()
+        {
+            let value = STANDARD.encode(Md5::digest(&bytes));
+            request.headers_mut().insert("content-md5", value.try_into().expect("base64 is a header's value"));
+        }
+        let answer = self.client.execute(request).await?;
         match answer.status().as_u16() {
             200..=299 => {
                 note(&answer);
                 Ok(answer)
             }
             // What these mean depends on the request; the crate knows.
-            304 | 404 | 412 => Ok(shortened(&read_refusal(answer).await?)),
+            304 | 412 => Ok(shortened(&read_refusal(answer).await?)),
+            // Not there may be the object, and then all is well, or the bucket, or the user.
+            404 => {
+                let refusal = read_refusal(answer).await?;
+                if refusal.is_about_the_object() {
+                    Ok(shortened(&refusal))
+                } else {
+                    Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+                }
+            }
             409 => {
                 let refusal = read_refusal(answer).await?;
                 // Another request for the same name is under way: neither taken nor free.
@@ -144,7 +174,14 @@ impl Refusal {
 
     /// Whether the service knows the asker and says no, or does not know the asker.
     pub fn is_denied(&self) -> bool {
-        matches!(self.status, 401 | 403)
+        // The last is what versitygw says, with status 404.
+        matches!(self.status, 401 | 403) || self.code == "XAdminUserNotFound"
+    }
+
+    /// Whether what is not there is the object asked for. An answer to HEAD has no body and so no code.
+    fn is_about_the_object(&self) -> bool {
+        let codes = ["", "NoSuchKey", "NoSuchVersion", "NotFound", "NOT_FOUND", "BlobNotFound", "ResourceNotFound"];
+        codes.contains(&self.code.as_str())
     }
 }
 
@@ -221,6 +258,15 @@ mod tests {
         assert!(refusal(400, "<Code>RequestTimeout</Code>").may_pass());
         assert!(refusal(409, "<Code>ConditionalRequestConflict</Code>").may_pass());
         assert!(!refusal(403, "<Code>RequestTimeTooSkewed</Code>").may_pass());
+    }
+
+    #[test]
+    fn a_bucket_or_a_user_that_is_not_there_is_not_taken_for_an_object() {
+        assert!(refusal(404, "").is_about_the_object());
+        assert!(refusal(404, "<Code>NoSuchKey</Code>").is_about_the_object());
+        assert!(!refusal(404, "<Code>NoSuchBucket</Code>").is_about_the_object());
+        let unknown = refusal(404, "<Code>XAdminUserNotFound</Code>");
+        assert!(unknown.is_denied() && !unknown.is_about_the_object());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use object_store::{
 };
 
 use super::answer::{Meaning, Unspeakable, meaning};
-use super::http::with_remarks;
+use super::http::{PutBody, with_remarks};
 use super::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 
 /// Puts that pay to run at the same time: each waits for a round trip, and holds up to one pack in memory.
@@ -151,7 +151,8 @@ impl Store for RemoteStore {
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path_of("write", name)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        options.extensions.insert(PutBody(bytes.clone()));
         let put = self.inner.put_opts(&path, bytes.into(), options).await;
         put.map(|_| ()).map_err(|error| self.write_error("write", name, &error))
     }

@@ -3,7 +3,7 @@
 //! Where a bucket is, is a [`RemotePlace`]; how to get in is [`Variables`], under the names that each service's own tools
 //! read from the environment. Whoever calls reads the environment; nothing here does.
 //!
-//! Holds: a put is conditional and, on S3, carries a SHA-256 checksum, which buckets with Object Lock ask for. Nothing is
+//! Holds: a put is conditional and, on S3, carries a SHA-256 checksum and an MD5, which buckets with Object Lock ask for. Nothing is
 //! retried here ([`super::retry`] does). Without TLS only where the endpoint says `http://`.
 //! Does not: make buckets, or connect before the first request.
 
@@ -169,7 +169,7 @@ fn build(place: &RemotePlace, variables: &Variables) -> object_store::Result<Arc
                 // One by one: only then is it told that a delete merely hid something.
                 .with_disable_bulk_delete(true)
                 .with_client_options(client(endpoint.as_deref()))
-                .with_http_connector(WatchedConnector::default())
+                .with_http_connector(WatchedConnector { content_md5: true })
                 .with_retry(retry);
             Arc::new(s3.build()?)
         }
