@@ -22,7 +22,7 @@ pub async fn run(session: &Session, args: &Verify) -> Result<Exit, Failure> {
         DepthArg::Structure => (Depth::Structure, "structure"),
         DepthArg::Data => (Depth::Data, "data"),
     };
-    let Verified { checked, report } = verify(&session.context, &repository, depth, &only).await?;
+    let Verified { checked, report, .. } = verify(&session.context, &repository, depth, &only).await?;
     let document = json!({
         "depth": name,
         "snapshots": checked.snapshots,

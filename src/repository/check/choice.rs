@@ -30,6 +30,12 @@ impl Shard {
     }
 }
 
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.number, self.count)
+    }
+}
+
 /// A random part of the packs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
