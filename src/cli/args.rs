@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::repository::check::choice::Shard;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::legacy;
@@ -334,6 +335,27 @@ pub struct Verify {
     /// How thorough to be
     #[arg(long, value_enum, default_value = "structure")]
     pub depth: DepthArg,
+    /// Read only a random part of the packs: 5%
+    #[arg(long, value_name = "PERCENT", value_parser = super::values::percent)]
+    pub sample: Option<u32>,
+    /// Draw the same sample again
+    #[arg(long, value_name = "NUMBER", hide = true, requires = "sample")]
+    pub seed: Option<u32>,
+    /// Read only packs that were not read whole and sound within this time: 30d
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration, conflicts_with = "without_key")]
+    pub max_age: Option<Duration>,
+    /// Read at most this much, what was not read for the longest time first: 5GB
+    #[arg(long, value_name = "SIZE", value_parser = super::values::size)]
+    pub budget: Option<u64>,
+    /// Read only this share of the packs: 1/4, 2/4, … on as many workers
+    #[arg(long, value_name = "I/N", value_parser = super::values::shard)]
+    pub shard: Option<Shard>,
+    /// Ask for no key: hash everything that is named by its content, open nothing, write nothing
+    #[arg(long, conflicts_with_all = ["ids", "depth"])]
+    pub without_key: bool,
+    /// Where `--depth rehearsal` writes its files [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 /// How thorough `verify` is.
@@ -343,6 +365,8 @@ pub enum DepthArg {
     Structure,
     /// Every byte is read and hashed as well
     Data,
+    /// Also, snapshots are restored to scratch files, which are decoded and removed
+    Rehearsal,
 }
 
 /// `forget`

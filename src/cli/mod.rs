@@ -153,7 +153,14 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Resume(_) => {}
     }
     global.legacy.check()?;
-    let session = Session::new(Settings::new(global, typed), log, out, cancel)?;
+    let settings = Settings::new(global, typed);
+    // Who has no key may have no place for state either.
+    if let Command::Verify(args) = &command
+        && args.without_key
+    {
+        return commands::verify::run_without_key(&settings, args, log, out, cancel).await;
+    }
+    let session = Session::new(settings, log, out, cancel)?;
     match command {
         Command::Init(args) => commands::init::run(&session, &args).await,
         Command::Create(args) => commands::create::run(&session, *args).await,

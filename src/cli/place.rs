@@ -100,6 +100,25 @@ pub async fn look(settings: &Settings, state: &State) -> Result<Place, Failure> 
     }
 }
 
+/// The store at the place, for who has no key and remembers nothing.
+pub fn store(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
+    let (found, opened) = match settings.location()? {
+        Location::Memory => (Location::Memory, None),
+        Location::Folder(path) => {
+            let path = absolute(path)?;
+            (Location::Folder(path.clone()), open_folder(&path)?)
+        }
+        Location::Bucket(bucket) => {
+            let store = open_bucket(&bucket)?;
+            (Location::Bucket(bucket), Some(store))
+        }
+    };
+    match opened {
+        Some(store) => Ok(wrapped(store, &found, settings)),
+        None => Err(missing(&found)),
+    }
+}
+
 fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|source| Failure::io("there is no working directory", source))
 }

@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use crate::provider::config::parse_duration;
+use crate::repository::check::choice::Shard;
 
 /// Reads `KEY=VALUE`.
 pub fn tag(text: &str) -> Result<(String, String), String> {
@@ -72,6 +73,26 @@ pub fn rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads `5%` or `0.5%`, as parts of a million.
+pub fn percent(text: &str) -> Result<u32, String> {
+    let error = || format!("`{text}` is not a part: write 5%, or 0.5%, up to 100%");
+    let number = text.strip_suffix('%').ok_or_else(error)?;
+    let (whole, rest) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.len() <= 4 && text.bytes().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(rest) {
+        return Err(error());
+    }
+    let parse = |text: &str| text.parse::<u32>().map_err(|_| error());
+    let parts = parse(whole)? * 10_000 + parse(&format!("{rest:0<4}"))?;
+    if (1..=1_000_000).contains(&parts) { Ok(parts) } else { Err(error()) }
+}
+
+/// Reads `2/4`: the second of four shares.
+pub fn shard(text: &str) -> Result<Shard, String> {
+    let shard = text.split_once('/').and_then(|(number, count)| Shard::new(number.parse().ok()?, count.parse().ok()?));
+    shard.ok_or_else(|| format!("`{text}` is not a share: write 1/4, 2/4, 3/4 or 4/4 for four workers"))
+}
+
 /// Reads a moment: RFC 3339 with its offset, or date and time of this machine's time zone.
 pub fn moment(text: &str) -> Result<Timestamp, String> {
     moment_in(text, &TimeZone::system())
@@ -104,6 +125,14 @@ mod tests {
     fn a_rate_is_a_size_a_second_and_not_zero() {
         assert_eq!((rate("10MB"), rate("10MB/s")), (Ok(10_000_000), Ok(10_000_000)));
         assert!(["0", "0MB/s", "fast", "/s"].iter().all(|text| rate(text).is_err()));
+    }
+
+    #[test]
+    fn parts_and_shares_are_exact_or_refused() {
+        assert_eq!((percent("5%"), percent("0.05%"), percent("100%")), (Ok(50_000), Ok(500), Ok(1_000_000)));
+        assert!(["5", "0%", "100.1%", "%", "-1%", "0.00001%", "1.%"].iter().all(|text| percent(text).is_err()));
+        assert_eq!(shard("2/4").ok(), Shard::new(2, 4));
+        assert!(["0/4", "5/4", "1", "1/0", "a/b"].iter().all(|text| shard(text).is_err()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::env::random_bytes;
 use crate::error::Error;
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
-use crate::format::report::{Finding, Outcome, Report, Step};
+use crate::format::report::{Finding, Outcome, Report, Step, Verified};
 use crate::id::{ObjectId, RunId, SnapshotId};
 use crate::repository::Repository;
 use crate::repository::lease::Claimant;
@@ -49,6 +49,7 @@ impl Recorder {
             plan,
             steps: vec![],
             findings: vec![],
+            verified: None,
             error: vec![],
         };
         Self { report: Mutex::new(report) }
@@ -82,6 +83,11 @@ impl Recorder {
     /// Keeps damage that was found.
     pub fn findings(&self, findings: &[Finding]) {
         self.change(|report| report.findings.extend_from_slice(findings));
+    }
+
+    /// Keeps which packs were read whole and found sound.
+    pub fn verified(&self, verified: Verified) {
+        self.change(|report| report.verified = Some(verified));
     }
 
     /// Begins a step.

@@ -367,6 +367,25 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     Ok(Restored { report, components: result?, safety_snapshot })
 }
 
+/// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
+/// what was written, and where.
+pub(super) async fn into_folder(
+    context: &Context,
+    repository: &Arc<Repository>,
+    recorder: &Recorder,
+    snapshot: &Snapshot,
+    folder: &Path,
+) -> Result<Vec<(ComponentRecord, PathBuf, RestoredComponent)>, Error> {
+    let there = |record: &&ComponentRecord| record.status != ComponentStatus::Failed;
+    let records: Vec<ComponentRecord> = snapshot.manifest.components.iter().filter(there).cloned().collect();
+    let folder = free_folder(folder, &records)?;
+    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
+    let run = Run { context, reader, recorder, replacing: false.into() };
+    let restored = run.to_folder(&folder, &records).await?;
+    let paths = records.iter().map(|record| folder.join(file_name(record))).collect::<Vec<_>>();
+    Ok(records.into_iter().zip(paths).zip(restored).map(|((record, path), done)| (record, path, done)).collect())
+}
+
 async fn make_safety_snapshot(
     context: &Context,
     repository: &Arc<Repository>,

@@ -146,12 +146,13 @@ pub async fn read_slots(store: &dyn Store, config: &Config) -> Result<(Vec<KeySl
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
-        if slot_repository(&stored).is_some_and(|repository| repository != config.repository) {
-            // Left by an `init` that was interrupted, or slower than the one that made this repository.
+        let name = check_name(&info.name, &id, &stored);
+        // Left by an `init` that was interrupted, or slower than the one that made this repository; not one that is damaged
+        // just where it says whose it is.
+        if name.is_ok() && slot_repository(&stored).is_some_and(|repository| repository != config.repository) {
             continue;
         }
-        let read = check_name(&info.name, &id, &stored)
-            .and_then(|()| open_slot(config, &stored).map_err(|error| seal_damage(&info.name, error)));
+        let read = name.and_then(|()| open_slot(config, &stored).map_err(|error| seal_damage(&info.name, error)));
         match read {
             Ok(slot) => slots.push(slot),
             Err(damage) => damages.push(damage),

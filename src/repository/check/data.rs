@@ -1,0 +1,228 @@
+//! Reading packs whole: name, seal, and the hash of each chunk. Several are in flight; results come in order.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+
+use super::super::chunks::{ChunkReader, open_segment};
+use super::super::executor::{Executor, run};
+use super::super::{Damage, RepositoryError, check_name, decode_damage, missing, seal_damage};
+use super::choice::{Candidate, Choice, choose, pack_prefix};
+use super::unchecked::Reason;
+use super::{Checker, Progress, ReadBefore};
+use crate::format::envelope::ObjectType;
+use crate::format::index::{PackEntry, PackFooter};
+use crate::format::layout;
+use crate::id::{ObjectName, PackId};
+use crate::limits::{OBJECT_PLAIN_SIZE_MAX, PACK_SIZE_MAX};
+use crate::seal::keys::Keys;
+use crate::seal::pack::PackOpener;
+use crate::storage::StoreError;
+
+/// Packs that are read at the same time: each holds at most [`PACK_SIZE_MAX`] bytes, usually half of that, and one decoded
+/// segment.
+pub(super) const PACKS_AHEAD: usize = 4;
+
+/// What came of reading a pack.
+enum Read {
+    /// All of it is what it should be.
+    Sound { chunks: u64, opened: bool },
+    /// Something is not.
+    Damaged(Vec<Damage>),
+    /// It is not there, or the index does not describe it any more.
+    Gone,
+}
+
+impl Checker {
+    /// Reads the packs that `choice` chooses.
+    pub(super) async fn pack_data(
+        &mut self,
+        choice: &Choice,
+        read_before: &ReadBefore,
+        progress: Progress<'_>,
+    ) -> Result<(), RepositoryError> {
+        let candidate = |id: &PackId, size: u32| Candidate {
+            id: *id,
+            size: size.into(),
+            read_at: read_before.0.get(&pack_prefix(id)).copied(),
+        };
+        // What is missing or has another length was found already.
+        let packs = self.view.packs().iter().filter(|(id, _)| !self.hurt_packs.contains(*id));
+        let candidates = packs.map(|(id, facts)| candidate(id, facts.stored_size)).collect();
+        let chosen = choose(choice, self.repository.clock().now(), candidates);
+        self.passed.extend(chosen.passed);
+        let total = chosen.read.iter().map(|candidate| candidate.size).sum();
+        let reader = PackReader::new(self);
+        let reads = stream::iter(chosen.read).map({
+            let reader = reader.clone();
+            move |candidate| {
+                let reader = reader.clone();
+                async move { (candidate, reader.read(candidate.id).await) }
+            }
+        });
+        let mut reads = reads.buffered(PACKS_AHEAD).boxed();
+        let mut seen = 0;
+        while let Some((candidate, (bytes, read))) = reads.next().await {
+            seen += candidate.size;
+            self.pack_was_read(&reader, candidate, bytes, read?).await?;
+            progress(seen, total);
+        }
+        Ok(())
+    }
+
+    async fn pack_was_read(
+        &mut self,
+        reader: &PackReader,
+        candidate: Candidate,
+        mut bytes: u64,
+        mut read: Read,
+    ) -> Result<(), RepositoryError> {
+        let id = candidate.id;
+        // It may have been repacked, or what it is based on may have been: then the index says so now.
+        let elsewhere = |read: &Read| match read {
+            Read::Gone => true,
+            Read::Damaged(damages) => damages.iter().any(|damage| matches!(damage.layer, "presence" | "chunk")),
+            Read::Sound { .. } => false,
+        };
+        if elsewhere(&read) {
+            self.refresh().await?;
+            if !self.view.packs().contains_key(&id) {
+                self.passed.entry(Reason::Vanished).or_default().add(candidate.size);
+                return Ok(());
+            }
+            let (again, result) = reader.read(id).await;
+            bytes += again;
+            read = result?;
+        }
+        self.checked.bytes_read += bytes;
+        self.checked.packs_read += u64::from(bytes > 0);
+        match read {
+            Read::Sound { chunks, opened: true } => {
+                self.checked.chunks_hashed += chunks;
+                self.checked.opened.push(id);
+                self.repository.cached(self.repository.cache().set_damaged(&id, false));
+            }
+            Read::Sound { opened: false, .. } => {
+                self.checked.hashed.push(id);
+                self.passed.entry(Reason::NoContentKey).or_default().add(candidate.size);
+            }
+            Read::Damaged(damages) => damages.into_iter().for_each(|damage| self.pack_damage(id, damage)),
+            Read::Gone => {
+                let facts = self.view.packs().get(&id).copied();
+                if let Some(facts) = facts {
+                    self.pack_damage(id, missing(&facts.name(&id)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads packs; does not judge.
+#[derive(Clone)]
+struct PackReader {
+    chunks: Arc<ChunkReader>,
+    executor: Arc<dyn Executor>,
+}
+
+impl PackReader {
+    fn new(checker: &Checker) -> Self {
+        let (repository, executor) = (Arc::clone(&checker.repository), Arc::clone(&checker.executor));
+        Self { chunks: Arc::new(ChunkReader::new(repository, Arc::clone(&executor))), executor }
+    }
+
+    /// Reads a pack; gives the bytes that were read, and what came of it.
+    async fn read(&self, id: PackId) -> (u64, Result<Read, RepositoryError>) {
+        let mut bytes = 0;
+        let read = self.try_read(id, &mut bytes).await;
+        (bytes, read)
+    }
+
+    async fn try_read(&self, id: PackId, bytes: &mut u64) -> Result<Read, RepositoryError> {
+        let repository = self.chunks.repository();
+        let Some(entry) = repository.cache().pack(&id)? else { return Ok(Read::Gone) };
+        let name = layout::object(entry.kind, &id);
+        let stored = match repository.store().get(&name, PACK_SIZE_MAX).await {
+            Ok(stored) => stored,
+            Err(StoreError::NotFound { .. }) => return Ok(Read::Gone),
+            Err(error) => return Err(error.into()),
+        };
+        *bytes += stored.len() as u64;
+        let (bases, mut damages) = self.bases(&name, &entry).await?;
+        let keys = Arc::clone(repository.keys());
+        let checked = run(&self.executor, move || check_pack(&keys, &name, &entry, &stored, &bases)).await;
+        match checked {
+            Ok(read) if damages.is_empty() => Ok(read),
+            Ok(_) => Ok(Read::Damaged(damages)),
+            Err(damage) => {
+                damages.push(damage);
+                Ok(Read::Damaged(damages))
+            }
+        }
+    }
+
+    /// What each segment was compressed against, and what of that cannot be read.
+    async fn bases(
+        &self,
+        name: &ObjectName,
+        entry: &PackEntry,
+    ) -> Result<(Vec<Vec<u8>>, Vec<Damage>), RepositoryError> {
+        let (mut bases, mut damages) = (vec![Vec::new(); entry.segments.len()], Vec::new());
+        for (at, segment) in entry.segments.iter().enumerate() {
+            for chunk in &segment.base {
+                match self.chunks.chunk(chunk).await {
+                    Ok(bytes) => bases[at].extend_from_slice(&bytes),
+                    Err(RepositoryError::Damaged(damage)) => damages.push(damage),
+                    Err(error @ RepositoryError::MissingChunk { .. }) => {
+                        let problem = format!("the base of segment {at} is not there: {error}");
+                        damages.push(Damage { object: name.to_string(), layer: "chunk", problem });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok((bases, damages))
+    }
+}
+
+/// Checks the bytes of a pack against its name and its description.
+fn check_pack(
+    keys: &Keys,
+    name: &ObjectName,
+    entry: &PackEntry,
+    stored: &[u8],
+    bases: &[Vec<u8>],
+) -> Result<Read, Damage> {
+    check_name(name, &entry.id, stored)?;
+    if entry.kind == ObjectType::ContentPack && !keys.reads_content() {
+        return Ok(Read::Sound { chunks: 0, opened: false });
+    }
+    let opener = PackOpener::new(keys, entry.kind, stored).map_err(|error| seal_damage(name, error))?;
+    check_footer(name, &opener, entry, stored)?;
+    let mut chunks = 0;
+    for (ordinal, (segment, base)) in (0u32..).zip(entry.segments.iter().zip(bases)) {
+        let start = usize::try_from(segment.offset).expect("usize has 32 bits or more");
+        let end = start + usize::try_from(segment.stored_length).expect("usize has 32 bits or more");
+        let sealed = stored.get(start..end).ok_or_else(|| {
+            let problem = format!("segment {ordinal} ends behind its {} bytes", stored.len());
+            Damage { object: name.to_string(), layer: "length", problem }
+        })?;
+        open_segment(keys, name, &opener, ordinal, segment, sealed, base)?;
+        chunks += segment.chunks.len() as u64;
+    }
+    Ok(Read::Sound { chunks, opened: true })
+}
+
+/// A tree pack's own footer says what the index says.
+fn check_footer(name: &ObjectName, opener: &PackOpener, entry: &PackEntry, stored: &[u8]) -> Result<(), Damage> {
+    if entry.kind != ObjectType::TreePack {
+        return Ok(());
+    }
+    let bytes = opener.footer(stored, OBJECT_PLAIN_SIZE_MAX).map_err(|error| seal_damage(name, error))?;
+    let footer = PackFooter::decode(&bytes).map_err(|error| decode_damage(name, &error))?;
+    if footer.segments == entry.segments {
+        return Ok(());
+    }
+    let problem = "its footer and the index describe it differently".to_owned();
+    Err(Damage { object: name.to_string(), layer: "decode", problem })
+}

@@ -1,0 +1,97 @@
+//! The marks, read anew. Without one of them nobody knows which snapshots there are: the others are read all the same, so
+//! that every damaged one is found and what they forget is not missed.
+
+use std::collections::BTreeMap;
+
+use super::super::marks::Record;
+use super::super::{Damage, RepositoryError, decode_damage, get_or_damage, missing, seal_damage};
+use super::Checker;
+use crate::format::envelope::ObjectType;
+use crate::format::layout;
+use crate::format::mark::Mark;
+use crate::id::ObjectName;
+use crate::limits::OBJECT_SIZE_MAX;
+use crate::seal::object::unseal_object;
+
+impl Checker {
+    pub(super) async fn decisions(&mut self) -> Result<(), RepositoryError> {
+        match self.repository.record_anew().await {
+            Ok(record) => {
+                self.checked.objects += record.marks.len() as u64;
+                self.view.record = record;
+                Ok(())
+            }
+            Err(RepositoryError::Damaged(_)) => self.readable_decisions().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what can be read, and reports what cannot.
+    async fn readable_decisions(&mut self) -> Result<(), RepositoryError> {
+        let (marks, damages) = self.marks().await?;
+        self.view.record_hurt = !damages.is_empty();
+        self.checked.objects += marks.len() as u64;
+        let restated = marks.iter().filter(|(_, mark)| mark.restated).map(|(number, _)| *number).next_back();
+        for (number, damage) in damages {
+            let hurts = if restated.is_some_and(|restated| number < restated) {
+                "no snapshot: a later mark says all that it said".to_owned()
+            } else {
+                "every snapshot: what this mark forgot, confirmed, held or condemned is not known without it. A machine that \
+                 has not read it before cannot list snapshots, and nothing can be forgotten or pruned"
+                    .to_owned()
+            };
+            self.report(damage, vec![hurts]);
+        }
+        let mut record = Record::default();
+        for (number, mark) in
+            marks.into_iter().filter(|(number, _)| restated.is_none_or(|restated| *number >= restated))
+        {
+            let decided = mark.decisions;
+            record.newest = number;
+            record.forgotten.extend(decided.forgotten);
+            record.confirmed.extend(decided.confirmed);
+            record.condemned.retain(|pack, _| !decided.pardoned.contains(pack));
+            record.condemned.extend(decided.condemned.into_iter().map(|pack| (pack, number)));
+        }
+        self.view.record = record;
+        Ok(())
+    }
+
+    /// The marks that can be read, and the damage to the others, by their numbers.
+    async fn marks(&self) -> Result<(BTreeMap<u32, Mark>, BTreeMap<u32, Damage>), RepositoryError> {
+        let listed = self.repository.store().list(layout::MARKS).await?;
+        let numbers: BTreeMap<u32, ObjectName> =
+            listed.into_iter().filter_map(|info| Some((layout::number_in(&info.name)?, info.name))).collect();
+        let (mut marks, mut damages) = (BTreeMap::new(), BTreeMap::new());
+        let last = numbers.keys().next_back().copied().unwrap_or(0);
+        let first = numbers.keys().next().copied().unwrap_or(1);
+        for number in first.. {
+            match self.readable_mark(number).await {
+                Ok(mark) => drop(marks.insert(number, mark)),
+                Err(RepositoryError::Damaged(damage)) if damage.layer == "presence" && number > last => break,
+                Err(RepositoryError::Damaged(damage)) => drop(damages.insert(number, damage)),
+                Err(error) => return Err(error),
+            }
+        }
+        // Marks below one that restates them are deleted once it is there.
+        let restated = marks.values().filter(|mark| mark.restated).map(|mark| mark.number).next_back().unwrap_or(0);
+        damages.retain(|number, damage| damage.layer != "presence" || *number > restated);
+        if first > 1 && restated == 0 {
+            damages.insert(first - 1, missing(&layout::mark(first - 1)));
+        }
+        Ok((marks, damages))
+    }
+
+    async fn readable_mark(&self, number: u32) -> Result<Mark, RepositoryError> {
+        let name = layout::mark(number);
+        let stored = get_or_damage(&**self.repository.store(), &name, OBJECT_SIZE_MAX).await?;
+        let body = unseal_object(self.repository.keys(), ObjectType::Mark, &stored)
+            .map_err(|error| seal_damage(&name, error))?;
+        let mark = Mark::decode(&body).map_err(|error| decode_damage(&name, &error))?;
+        if mark.number == number {
+            return Ok(mark);
+        }
+        let problem = format!("it says that it is mark {}", mark.number);
+        Err(Damage { object: name.to_string(), layer: "name", problem }.into())
+    }
+}
