@@ -33,6 +33,10 @@ impl Executor for Slow {
             job();
         });
     }
+
+    fn spawn_blocking(&self, job: Box<dyn FnOnce() + Send>) {
+        RayonExecutor.spawn_blocking(job);
+    }
 }
 
 async fn stored(content: &[u8]) -> (tempfile::TempDir, Arc<Repository>, StreamRecord) {

@@ -420,6 +420,7 @@ fn others() -> Vec<Vector> {
         plan: vec!["dump database".to_owned()],
         steps: vec![step],
         findings: vec![],
+        verified: None,
         error: vec![],
     };
     vec![
