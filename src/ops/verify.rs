@@ -35,7 +35,7 @@ pub async fn verify(
     let step = recorder.begin(context, "verify", "repository");
     let only: BTreeSet<SnapshotId> = only.iter().copied().collect();
     only.iter().for_each(|id| recorder.snapshot(*id));
-    let head = context.state.last_head(repository.config().repository)?;
+    let head = context.state.last_head(repository.config().repository, &repository.store().location())?;
     let events = Arc::clone(&context.events);
     let progress = move |done_bytes, total_bytes| {
         let target = "repository".to_owned();

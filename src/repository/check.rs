@@ -200,7 +200,9 @@ impl Checker {
             }
         }
         self.checked.objects += snapshots.len() as u64;
-        let named = snapshots.iter().filter_map(|snapshot| snapshot.manifest.previous).chain(known_head);
+        // A snapshot that was copied here need not have come with the one before it.
+        let made_here = snapshots.iter().filter(|snapshot| !snapshot.late && !record.confirmed.contains(&snapshot.id));
+        let named = made_here.filter_map(|snapshot| snapshot.manifest.previous).chain(known_head);
         let known = |id: &SnapshotId| listed.contains_key(id) || record.forgotten.contains(id);
         let gone: BTreeSet<SnapshotId> = named.filter(|id| !known(id)).collect();
         for id in gone {
