@@ -12,6 +12,7 @@ pub mod forget;
 pub mod init;
 pub mod pause;
 pub mod prune;
+pub mod replicate;
 pub mod restore;
 pub mod resume;
 mod source_check;
