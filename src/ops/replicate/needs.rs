@@ -24,6 +24,9 @@ use crate::repository::{Damage, Repository, RepositoryError};
 /// Damage that is told of one snapshot at most; the rest is counted.
 const FINDINGS_MAX: usize = 20;
 
+/// A tree pack up to this many bytes is copied for one description in it; a longer one is not worth that.
+const SMALL_PACK: u64 = 256 << 10;
+
 /// What both repositories hold and refuse, at one moment.
 #[derive(Default)]
 pub(super) struct View {
@@ -309,12 +312,31 @@ impl<'a> Gatherer<'a> {
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             let id = self.source.keys().chunk_id(&bytes);
-            let comes = |location: &Location| self.needs.packs.contains_key(&location.pack);
-            if !self.view.holds(self.target, &id)? && !self.source.cache().find_all(&id)?.iter().any(comes) {
-                self.needs.describe.push(bytes);
+            let found = self.source.cache().find_all(&id)?;
+            if self.view.holds(self.target, &id)? || found.iter().any(|at| self.needs.packs.contains_key(&at.pack)) {
+                continue;
+            }
+            match self.small_pack(&found)? {
+                Some(location) => self.pack(location)?,
+                None => self.needs.describe.push(bytes),
             }
         }
         Ok(self.needs)
+    }
+
+    /// The first of these places whose pack may be copied and is not much longer than the description that is wanted of it.
+    fn small_pack(&self, places: &[Location]) -> Result<Option<Location>, RepositoryError> {
+        for location in places {
+            let view = self.view;
+            let may = view.given.contains(&location.pack)
+                && !view.rotten.contains(&location.pack)
+                && !view.refused.contains(&location.pack);
+            let size = self.source.cache().pack(&location.pack)?.map_or(u64::MAX, |entry| entry.stored_size.into());
+            if may && size <= SMALL_PACK {
+                return Ok(Some(*location));
+            }
+        }
+        Ok(None)
     }
 
     /// Why the snapshot, which alone was walked, cannot be brought.

@@ -32,11 +32,11 @@ pub struct SetProof {
 impl fmt::Display for SetProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { in_both, missing, only_there, resolved } = self;
-        write!(
-            f,
-            "{in_both} snapshots in both, {} missing, {only_there} only in the target; every chunk of {resolved} resolves there",
-            missing.len()
-        )
+        write!(f, "{in_both} snapshots in both, {} missing, {only_there} only in the target", missing.len())?;
+        match resolved {
+            0 => Ok(()),
+            resolved => write!(f, "; every chunk of the {resolved} copied ones is there"),
+        }
     }
 }
 
