@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "completion",
     "create",
     "demo",
     "dump",
     "environment",
     "init",
+    "replicate",
     "report",
     "restore",
     "resume",

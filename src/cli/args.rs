@@ -117,6 +117,8 @@ pub enum Command {
     Forget(Box<Forget>),
     /// Free what no snapshot needs, in two runs a grace period apart
     Prune(Box<Prune>),
+    /// Bring snapshots into another repository, which holds a copy then
+    Replicate(Box<Replicate>),
     /// Tell which deployment would be backed up
     Environment(Environment),
     /// List and show the evidence of operations
@@ -400,6 +402,39 @@ pub struct Prune {
     /// Only tell what would be freed
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `replicate`
+#[derive(Debug, Args)]
+pub struct Replicate {
+    /// Where the other repository is, as for --repo
+    #[arg(long, value_name = "PLACE")]
+    pub to: String,
+    /// Only this snapshot: its id, a beginning of it, or `latest`; may be given more than once
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Vec<String>,
+    /// Make the other repository if the place is empty: under the same keys, or new ones where --to-key-file or the like is given
+    #[arg(long)]
+    pub init: bool,
+    /// The key file of the other repository, if it has other keys
+    #[arg(long, value_name = "FILE")]
+    pub to_key_file: Option<PathBuf>,
+    /// A file with the password of the other repository, if it has other keys
+    #[arg(long, value_name = "FILE", conflicts_with = "to_key_file")]
+    pub to_password_file: Option<PathBuf>,
+    /// A command that prints the password of the other repository, run by `sh -c`
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["to_key_file", "to_password_file"])]
+    pub to_password_command: Option<String>,
+    /// Only tell what would be copied
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl Replicate {
+    /// Whether anything says how the other repository is opened.
+    pub fn other_keys(&self) -> bool {
+        self.to_key_file.is_some() || self.to_password_file.is_some() || self.to_password_command.is_some()
+    }
 }
 
 /// `environment`

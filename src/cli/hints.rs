@@ -35,6 +35,11 @@ pub fn of(error: &Error) -> Option<String> {
         ("what is there is neither the old nor the new", "restore it again, or accept it: infrahub-backup resume"),
         ("is not running as before", "start what it left stopped: infrahub-backup resume"),
         ("does not run as before", "start what it left stopped: infrahub-backup resume"),
+        (
+            "which has keys of its own",
+            "to seal everything anew under its keys: --to-key-file FILE or --to-password-file FILE",
+        ),
+        ("a replica needs a place of its own", "name another place: --to PLACE"),
         ("cannot be read whole", "to leave out what cannot be read: --allow-partial"),
     ];
     if let Some((_, hint)) = by_text.iter().find(|(text, _)| says(text)) {

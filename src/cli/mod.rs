@@ -148,6 +148,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Verify(_)
         | Command::Forget(_)
         | Command::Prune(_)
+        | Command::Replicate(_)
         | Command::Environment(_)
         | Command::Report(_)
         | Command::Resume(_) => {}
@@ -170,6 +171,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Verify(args) => commands::verify::run(&session, &args).await,
         Command::Forget(args) => commands::forget::run(&session, &args).await,
         Command::Prune(args) => commands::prune::run(&session, &args).await,
+        Command::Replicate(args) => commands::replicate::run(&session, &args).await,
         Command::Environment(args) => commands::environment::run(&session, args.command),
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,

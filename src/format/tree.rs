@@ -38,7 +38,7 @@ const _: () = assert!(TREE_PATH_SIZE_MAX <= u16::MAX as usize, "a path's length 
 const _: () = assert!(RECIPE_INLINE_MAX <= u16::MAX as usize, "a content root's count must fit its field");
 
 /// Where the bytes of a stream or file begin to be found: a few chunks, or a recipe's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedContentRoot")]
 pub struct ContentRoot {
     /// Recipes between `chunks` and the content, at most [`RECIPE_DEPTH_MAX`]; 0: `chunks` are the content.

@@ -197,8 +197,11 @@ pub(super) async fn execute_locked(
     }
     // The snapshot is there: what this machine cannot remember of it does not make it a failure.
     let (identity, location) = (repository.config().repository, repository.store().location());
-    let kept =
-        [closed, context.state.set_last_head(identity, id), context.state.set_repository_at(&location, identity)];
+    let kept = [
+        closed,
+        context.state.set_last_head(identity, &location, id),
+        context.state.set_repository_at(&location, identity),
+    ];
     for error in kept.into_iter().filter_map(Result::err) {
         context.warn(Error::from(error).chain().join(": "));
     }

@@ -127,6 +127,11 @@ impl Recorder {
         result
     }
 
+    /// The same evidence once more, for another repository.
+    pub fn copy(&self) -> Self {
+        Self { report: Mutex::new(self.change(|report| report.clone())) }
+    }
+
     /// Puts the report into the repository. A report that cannot be put is told and does not undo the operation.
     pub async fn finish(
         self,

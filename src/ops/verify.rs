@@ -124,7 +124,7 @@ async fn check_step(
     only: &BTreeSet<SnapshotId>,
 ) -> Result<Checked, Error> {
     let step = recorder.begin(context, "verify", "repository");
-    let known_head = context.state.last_head(repository.config().repository)?;
+    let known_head = context.state.last_head(repository.config().repository, &repository.store().location())?;
     let request = Request { read: options.read, only: only.clone(), known_head };
     let progress = progress(Arc::clone(&context.events));
     let checking = check_chosen(repository, &context.executor, &request, &progress);

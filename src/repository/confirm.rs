@@ -1,6 +1,6 @@
 //! Snapshots that landed after the lease of their run: counted only once somebody saw that nothing they need was condemned.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::chunks::ChunkReader;
@@ -51,6 +51,26 @@ async fn withdraw(repository: &Arc<Repository>, claimant: &Claimant, id: &Snapsh
     Ok(())
 }
 
+/// Ends the lease of a run that put several manifests, and sees that the snapshots count. Those that do not are withdrawn and
+/// given back, with the number of chunks that each lacks.
+pub async fn settle_all(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    lease: RunLease,
+    snapshots: &[(SnapshotId, Manifest)],
+) -> Result<BTreeMap<SnapshotId, u64>, RepositoryError> {
+    let claimant = lease.claimant().clone();
+    let ended = lease.end().await;
+    if snapshots.iter().all(|(_, manifest)| ended.is_some_and(|at| at <= manifest.lease_deadline)) {
+        return Ok(BTreeMap::new());
+    }
+    let missing = confirm_all(repository, executor, &claimant, snapshots).await?;
+    for id in missing.keys() {
+        withdraw(repository, &claimant, id).await?;
+    }
+    Ok(missing)
+}
+
 /// Confirms a snapshot whose manifest is there, if every chunk that it refers to is in a pack that is there and not
 /// condemned. Gives the number of chunks that are not; then nothing was confirmed.
 pub async fn confirm(
@@ -81,6 +101,42 @@ pub async fn confirm(
     }
 }
 
+/// Confirms the snapshots whose manifests are there and all whose chunks are in packs that are there and not condemned, by
+/// one mark. Gives those for which that does not hold, with the number of chunks that are not there. All are looked at,
+/// also those that were confirmed before.
+pub async fn confirm_all(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    claimant: &Claimant,
+    snapshots: &[(SnapshotId, Manifest)],
+) -> Result<BTreeMap<SnapshotId, u64>, RepositoryError> {
+    loop {
+        let record = repository.record().await?;
+        repository.sync_index().await?;
+        let sound = relied_on(repository, &record).await?;
+        let manifests: Vec<&Manifest> = snapshots.iter().map(|(_, manifest)| manifest).collect();
+        let mut missing = BTreeMap::new();
+        // Snapshots share most of what they refer to: who lacks what is asked only where anything is lacking.
+        if missing_of(repository, executor, &sound, &manifests).await? > 0 {
+            for (id, manifest) in snapshots {
+                missing.insert(*id, missing_of(repository, executor, &sound, &[manifest]).await?);
+            }
+        }
+        let forgotten = snapshots.iter().filter(|(id, _)| record.forgotten.contains(id));
+        missing.extend(forgotten.map(|(id, _)| (*id, 1)));
+        missing.retain(|_, chunks| *chunks > 0);
+        let open = |id: &SnapshotId| !missing.contains_key(id) && !record.confirmed.contains(id);
+        let confirmed: BTreeSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).filter(open).collect();
+        if confirmed.is_empty() {
+            return Ok(missing);
+        }
+        let decisions = Decisions { confirmed, ..Decisions::default() };
+        if repository.put_mark_after(claimant, &record, false, decisions).await?.is_some() {
+            return Ok(missing);
+        }
+    }
+}
+
 /// How many chunks of a snapshot are in no pack that is there and not condemned.
 pub async fn missing_chunks(
     repository: &Arc<Repository>,
@@ -88,20 +144,38 @@ pub async fn missing_chunks(
     record: &Record,
     manifest: &Manifest,
 ) -> Result<u64, RepositoryError> {
-    let mut sound: HashSet<PackId> = repository.present_packs().await?;
+    let sound = relied_on(repository, record).await?;
+    missing_of(repository, executor, &sound, &[manifest]).await
+}
+
+/// The packs that are there and not condemned.
+async fn relied_on(repository: &Repository, record: &Record) -> Result<HashSet<PackId>, RepositoryError> {
+    let mut sound = repository.present_packs().await?;
     sound.retain(|pack| !record.condemned.contains_key(pack));
+    Ok(sound)
+}
+
+/// How many chunks of these snapshots together are in no pack of `sound`.
+async fn missing_of(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    sound: &HashSet<PackId>,
+    manifests: &[&Manifest],
+) -> Result<u64, RepositoryError> {
     let reader = Arc::new(ChunkReader::cached(Arc::clone(repository), Arc::clone(executor)));
-    let (mut missing, cache) = (0, Arc::clone(repository.cache()));
+    let (mut missing, cache, mut reach) = (0, Arc::clone(repository.cache()), Reach::new(reader));
     let mut visit = |id: &crate::id::ChunkId| -> Result<(), RepositoryError> {
         let found = cache.find_all(id)?;
         missing += u64::from(!found.iter().any(|location| sound.contains(&location.pack)));
         Ok(())
     };
-    let walked = Reach::new(reader).snapshot(manifest, &mut visit).await;
-    match walked {
-        Ok(()) => Ok(missing),
-        // A recipe that cannot be read hides how much else is missing.
-        Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => Ok(missing.max(1)),
-        Err(error) => Err(error),
+    for manifest in manifests {
+        match reach.snapshot(manifest, &mut visit).await {
+            Ok(()) => {}
+            // A recipe that cannot be read hides how much else is missing.
+            Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => return Ok(missing.max(1)),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(missing)
 }

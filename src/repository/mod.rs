@@ -40,7 +40,7 @@ use crate::format::envelope::ObjectType;
 use crate::format::index::Index;
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectId, ObjectName, PackId};
-use crate::limits::{LEASE_PERIOD, OBJECT_SIZE_MAX};
+use crate::limits::{LEASE_PERIOD, OBJECT_SIZE_MAX, PACK_SIZE_MAX};
 use crate::seal::SealError;
 use crate::seal::keys::Keys;
 use crate::seal::object::{seal_object, unseal_object};
@@ -266,11 +266,27 @@ impl Repository {
         Ok(id)
     }
 
+    /// Gets an object as it is stored, whole, and checks that its bytes have its name. Nothing is opened.
+    pub async fn get_stored(&self, kind: ObjectType, id: &ObjectId) -> Result<Bytes, RepositoryError> {
+        let name = layout::object(kind, id);
+        let size_max = match kind {
+            ObjectType::ContentPack | ObjectType::TreePack => PACK_SIZE_MAX,
+            ObjectType::Index
+            | ObjectType::Manifest
+            | ObjectType::Confirm
+            | ObjectType::Mark
+            | ObjectType::Lease
+            | ObjectType::Report => OBJECT_SIZE_MAX,
+        };
+        let stored = get_or_damage(&*self.store, &name, size_max).await?;
+        check_name(&name, id, &stored)?;
+        Ok(stored)
+    }
+
     /// Gets a metadata object, checks its name, seal and signature, and gives its body.
     pub async fn get_object(&self, kind: ObjectType, id: &ObjectId) -> Result<Vec<u8>, RepositoryError> {
         let name = layout::object(kind, id);
-        let stored = get_or_damage(&*self.store, &name, OBJECT_SIZE_MAX).await?;
-        check_name(&name, id, &stored)?;
+        let stored = self.get_stored(kind, id).await?;
         unseal_object(&self.keys, kind, &stored).map_err(|error| seal_damage(&name, error).into())
     }
 

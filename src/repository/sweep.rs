@@ -81,7 +81,7 @@ pub enum Wait {
 /// What is to be done with the packs that are there.
 #[derive(Debug, Default)]
 pub struct SweepPlan {
-    /// Late snapshots of dead runs.
+    /// Late snapshots of runs that died here.
     pub forget: BTreeSet<SnapshotId>,
     /// Condemned packs that are needed after all.
     pub pardon: BTreeSet<PackId>,
@@ -110,6 +110,11 @@ impl Standing {
     /// Whether a run may still put a manifest that is not late.
     pub fn is_alive(&self, run: &RunId) -> bool {
         self.runs.get(run).is_some_and(|run| run.is_alive(self.now, self.margin))
+    }
+
+    /// Whether a run put leases here and may put no manifest any more that is not late.
+    fn is_dead(&self, run: &RunId) -> bool {
+        self.runs.get(run).is_some_and(|run| !run.is_alive(self.now, self.margin))
     }
 
     /// Whether something that the store has since `stored_at` may be a part of what a living run is making. What another sweep
@@ -154,7 +159,8 @@ pub fn plan_delete(standing: &Standing, survey: &Survey) -> SweepPlan {
     plan.forget = survey
         .snapshots
         .iter()
-        .filter(|snapshot| snapshot.late && !standing.is_alive(&snapshot.manifest.run))
+        // One whose run never put a lease here was copied here: whether it counts is for `replicate` or `repair` to say.
+        .filter(|snapshot| snapshot.late && standing.is_dead(&snapshot.manifest.run))
         .filter(|snapshot| standing.is_past(survey.listed.get(&snapshot.id)))
         .map(|snapshot| snapshot.id)
         .collect();

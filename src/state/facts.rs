@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError, io_error, read_if_there, replace};
-use crate::id::{RepositoryId, SnapshotId};
+use crate::id::{ObjectId, RepositoryId, SnapshotId};
 
 /// A repository told of under a name.
 #[derive(Serialize, Deserialize)]
@@ -31,18 +31,19 @@ impl State {
         self.set_named("location-", location, repository)
     }
 
-    /// The newest snapshot that this machine saw in a repository.
-    pub fn last_head(&self, repository: RepositoryId) -> Result<Option<SnapshotId>, StateError> {
-        Ok(read_fact::<Head>(&self.head_path(repository))?.map(|fact| fact.head))
+    /// The newest snapshot that this machine saw in a repository at a place: a replica, which has the same id, may lag.
+    pub fn last_head(&self, repository: RepositoryId, location: &str) -> Result<Option<SnapshotId>, StateError> {
+        Ok(read_fact::<Head>(&self.head_path(repository, location))?.map(|fact| fact.head))
     }
 
-    /// Remembers the newest snapshot of a repository.
-    pub fn set_last_head(&self, repository: RepositoryId, head: SnapshotId) -> Result<(), StateError> {
-        write_fact(&self.head_path(repository), &Head { head })
+    /// Remembers the newest snapshot of a repository at a place.
+    pub fn set_last_head(&self, repository: RepositoryId, location: &str, head: SnapshotId) -> Result<(), StateError> {
+        write_fact(&self.head_path(repository, location), &Head { head })
     }
 
-    fn head_path(&self, repository: RepositoryId) -> PathBuf {
-        self.root.join("facts").join(format!("head-{repository}.json"))
+    fn head_path(&self, repository: RepositoryId, location: &str) -> PathBuf {
+        let place = ObjectId::of(location.as_bytes());
+        self.root.join("facts").join(format!("head-{repository}-{}.json", place.short()))
     }
 
     fn named(&self, prefix: &str, name: &str) -> Result<Option<RepositoryId>, StateError> {
@@ -79,7 +80,6 @@ fn write_fact<T: Serialize>(path: &std::path::Path, fact: &T) -> Result<(), Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ObjectId;
 
     const ONE: RepositoryId = RepositoryId::from_bytes([1; 16]);
     const TWO: RepositoryId = RepositoryId::from_bytes([2; 16]);
@@ -98,18 +98,19 @@ mod tests {
     fn each_repository_has_its_head() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
-        state.set_last_head(ONE, ObjectId::of(b"head")).unwrap();
-        assert_eq!(state.last_head(ONE).unwrap(), Some(ObjectId::of(b"head")));
-        assert_eq!(state.last_head(TWO).unwrap(), None);
+        state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
+        assert_eq!(state.last_head(ONE, "here").unwrap(), Some(ObjectId::of(b"head")));
+        assert_eq!(state.last_head(TWO, "here").unwrap(), None);
+        assert_eq!(state.last_head(ONE, "the replica").unwrap(), None);
     }
 
     #[test]
     fn a_damaged_fact_is_an_error_and_not_an_unknown_one() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
-        state.set_last_head(ONE, ObjectId::of(b"head")).unwrap();
-        std::fs::write(state.head_path(ONE), "").unwrap();
-        assert!(matches!(state.last_head(ONE), Err(StateError::Damaged { .. })));
+        state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
+        std::fs::write(state.head_path(ONE, "here"), "").unwrap();
+        assert!(matches!(state.last_head(ONE, "here"), Err(StateError::Damaged { .. })));
     }
 
     #[test]

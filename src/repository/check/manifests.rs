@@ -88,8 +88,11 @@ impl Checker {
         snapshots: &[Snapshot],
         known_head: Option<SnapshotId>,
     ) -> Result<(), RepositoryError> {
+        // A snapshot that was copied here need not have come with the one before it.
+        let confirmed = self.view.record.confirmed.clone();
+        let made_here = snapshots.iter().filter(|snapshot| !snapshot.late && !confirmed.contains(&snapshot.id));
         let mut named: BTreeSet<SnapshotId> =
-            snapshots.iter().filter_map(|snapshot| snapshot.manifest.previous).chain(known_head).collect();
+            made_here.filter_map(|snapshot| snapshot.manifest.previous).chain(known_head).collect();
         named.retain(|id| !listed.contains_key(id) && !self.view.record.forgotten.contains(id));
         if named.is_empty() {
             return Ok(());
