@@ -270,16 +270,14 @@ mod tests {
     #[test]
     fn what_is_no_place_is_refused_and_not_repeated() {
         let none = Predecessor::default();
-        for text in
-            ["", "/a", "KEY-SECRET@host/b", "K:SECRET@ho st/b", "K:SECRET@host", "b/../SECRET", "K:S%zzSECRET@h/b"]
-        {
+        for text in ["", "/a", "KEY-XYZZY@host/b", "K:XYZZY@ho st/b", "K:XYZZY@host", "b/../XYZZY", "K:S%zzXYZZY@h/b"] {
             let failure = parse("s3", text, &none, keys()).unwrap_err();
-            assert!(!failure.error.to_string().contains("SECRET"), "{text}: {}", failure.error);
+            assert!(!failure.error.to_string().contains("XYZZY"), "{text}: {}", failure.error);
         }
-        for text in ["ftp://SECRET", "http://K:SECRET@host", "http://host/SECRET", "http://"] {
+        for text in ["ftp://XYZZY", "http://K:XYZZY@host", "http://host/XYZZY", "http://"] {
             let flags = Predecessor { s3_endpoint: Some(text.to_owned()), ..Predecessor::default() };
             let failure = parse("s3", "b", &flags, keys()).unwrap_err();
-            assert!(!failure.error.to_string().contains("SECRET"), "{text}: {}", failure.error);
+            assert!(!failure.error.to_string().contains("XYZZY"), "{text}: {}", failure.error);
         }
     }
 

@@ -9,6 +9,9 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -22,9 +25,13 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
     ReqwestConnector,
 };
+use tokio::sync::watch;
 
 /// Most bytes of a refusal that are read; services write well under one KiB.
 const REFUSAL_SIZE_MAX: usize = 64 << 10;
+
+/// How long a request waits for the others that are to be sent with it.
+const GATE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Most characters of a service's message that are told.
 const MESSAGE_LENGTH_MAX: usize = 300;
@@ -49,6 +56,36 @@ pub async fn with_remarks<T>(requests: impl Future<Output = T>) -> (T, Remarks) 
         (outcome, REMARKS.with(|remarks| *remarks.borrow()))
     };
     REMARKS.scope(RefCell::default(), told).await
+}
+
+/// Holds requests back until all of them are ready to be sent.
+struct Gate {
+    arrived: AtomicUsize,
+    expected: usize,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn pass(&self) {
+        if self.arrived.fetch_add(1, Ordering::Relaxed) + 1 >= self.expected {
+            self.open.send_replace(true);
+        }
+        let mut open = self.open.subscribe();
+        // One that failed before it got here must not keep the others waiting for good.
+        let _ = tokio::time::timeout(GATE_TIME_MAX, open.wait_for(|open| *open)).await;
+        self.open.send_replace(true);
+    }
+}
+
+tokio::task_local! {
+    static GATE: Arc<Gate>;
+}
+
+/// Runs `expected` requests so that all are sent at the same moment: signing them takes longer than a near server takes to
+/// answer, and they would meet it one after the other.
+pub async fn at_once<T>(expected: usize, requests: impl Future<Output = T>) -> T {
+    let gate = Gate { arrived: AtomicUsize::new(0), expected, open: watch::Sender::new(false) };
+    GATE.scope(Arc::new(gate), requests).await
 }
 
 /// The body of a put, as an extension of its request: from it the client makes the header `Content-MD5`.
@@ -85,6 +122,9 @@ impl HttpService for Watched {
         {
             let value = STANDARD.encode(Md5::digest(&bytes));
             request.headers_mut().insert("content-md5", value.try_into().expect("base64 is a header's value"));
+        }
+        if let Ok(gate) = GATE.try_with(Arc::clone) {
+            gate.pass().await;
         }
         let answer = self.client.execute(request).await?;
         match answer.status().as_u16() {

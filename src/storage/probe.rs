@@ -13,6 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::future::join_all;
 
+use super::http::at_once;
 use super::{ObjectName, Store, StoreError};
 use crate::env::{Entropy, random_bytes};
 use crate::id::hex_of;
@@ -20,14 +21,15 @@ use crate::id::hex_of;
 /// The folder of probes. It holds nothing of a repository.
 pub const PROBES: &str = "probes";
 
-/// Creators of one name at once. The service that is known to fail lets several of eight win in nearly every round.
+/// Creators of one name at once. Measured: of a service that checks first and writes then, s3s-fs 0.14.1, two to eight of
+/// eight win in nineteen rounds of twenty, if they are sent at one moment; sent as they are ready, in one of twenty.
 const CREATORS: usize = 8;
 
 /// Rounds of such a race, each on a new name.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 
-/// Length in bytes of what a creator puts: long enough that writing it takes the service a moment.
-const BODY_SIZE: usize = 16 << 10;
+/// Length in bytes of what a creator puts. Longer bodies make the creators meet less often.
+const BODY_SIZE: usize = 4 << 10;
 
 /// What a store does not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,7 +187,8 @@ async fn read(store: &dyn Store, name: &ObjectName) -> Result<Option<Bytes>, Sto
 /// Many creators of one new name at once.
 async fn race(store: &dyn Store, entropy: &dyn Entropy, name: &ObjectName) -> Result<Option<Lack>, StoreError> {
     let bodies: Vec<Bytes> = (0..CREATORS).map(|_| body(entropy)).collect();
-    let answers = join_all(bodies.iter().map(|bytes| store.put_new(name, bytes.clone()))).await;
+    let puts = join_all(bodies.iter().map(|bytes| store.put_new(name, bytes.clone())));
+    let answers = at_once(CREATORS, puts).await;
     let mut winners = Vec::new();
     for (bytes, answer) in bodies.iter().zip(answers) {
         match answer {

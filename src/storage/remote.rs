@@ -251,7 +251,7 @@ mod tests {
         variables.set("AWS_SECRET_ACCESS_KEY", "SECRETKEY");
         let error = open(&s3(None), &variables).unwrap_err();
         let told = format!("{error} {:?}", std::error::Error::source(&error));
-        assert!(told.contains("access key"), "{told}");
+        assert!(told.contains("Missing AccessKeyId"), "{told}");
         assert!(!told.to_lowercase().contains("secretkey"), "{told}");
     }
 

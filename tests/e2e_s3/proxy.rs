@@ -110,7 +110,7 @@ async fn serve(client: TcpStream, server: &str, faults: Faults, counts: &Counts)
         if faults.dead {
             return Ok(());
         }
-        if faults.some && n % 5 == 0 {
+        if faults.some && n.is_multiple_of(5) {
             met(&counts.refused);
             let body = "<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>";
             let answer =
@@ -118,7 +118,7 @@ async fn serve(client: TcpStream, server: &str, faults: Faults, counts: &Counts)
             client.write_all(answer.as_bytes()).await?;
             return client.shutdown().await;
         }
-        if faults.some && n % 11 == 0 {
+        if faults.some && n.is_multiple_of(11) {
             met(&counts.dropped);
             return Ok(());
         }
@@ -133,12 +133,12 @@ async fn serve(client: TcpStream, server: &str, faults: Faults, counts: &Counts)
                 break answer;
             }
         };
-        if faults.some && n % 13 == 0 {
+        if faults.some && n.is_multiple_of(13) {
             met(&counts.answers_lost);
             return Ok(());
         }
         client.write_all(&answer.head).await?;
-        if faults.some && n % 7 == 0 && answer.body.len() > 1 {
+        if faults.some && n.is_multiple_of(7) && answer.body.len() > 1 {
             met(&counts.cut);
             client.write_all(&answer.body[..answer.body.len() / 2]).await?;
             return client.shutdown().await;

@@ -35,10 +35,13 @@ contract::for_all_checks! { contract moto MOTO }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_probe_finds_nothing_to_say_about_servers_that_keep_the_contract() {
-    for server in [&VERSITYGW, &MOTO] {
+    for (server, atomic) in [(&VERSITYGW, true), (&MOTO, false)] {
         let Some(server) = server.take("that the probe lets good servers be") else { return };
         let store = server.store("backup");
-        assert_eq!(probe(&store, &SystemEntropy).await.unwrap(), []);
+        let mut lacks = probe(&store, &SystemEntropy).await.unwrap();
+        // Of moto's threads two won once in some seven thousand races, on a machine busy with other work: a finding that is right.
+        lacks.retain(|lack| atomic || !matches!(lack, Lack::Winners { .. } | Lack::OtherBytes));
+        assert_eq!(lacks, []);
         assert_eq!(store.list("").await.unwrap(), []);
     }
 }
@@ -51,9 +54,11 @@ async fn the_probe_finds_out_a_server_that_lets_several_creators_win() {
     contract::put(&store, "one", b"x").await;
     let refused = store.put_new(&name("one"), Bytes::from_static(b"y")).await;
     assert!(matches!(refused, Err(StoreError::AlreadyExists { .. })), "{refused:?}");
-    let lacks = probe(&server.store("backup"), &SystemEntropy).await.unwrap();
     let not_atomic = |lack: &Lack| matches!(lack, Lack::Winners { .. } | Lack::OtherBytes);
-    assert!(lacks.iter().any(not_atomic), "{lacks:?}");
+    for _ in 0..20 {
+        let lacks = probe(&server.store("backup"), &SystemEntropy).await.unwrap();
+        assert!(lacks.iter().any(not_atomic), "{lacks:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
