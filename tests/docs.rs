@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "completion",
     "create",
     "demo",
     "dump",
     "environment",
+    "forget",
     "init",
+    "prune",
     "replicate",
     "report",
     "restore",
@@ -29,7 +31,7 @@ const SUBCOMMANDS: [(&str, &[&str]); 4] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
     ("report", &["list", "show"]),
-    ("snapshots", &["list", "show"]),
+    ("snapshots", &["hold", "list", "release", "show", "tag"]),
 ];
 
 /// Folders that hold no documents of ours.

@@ -20,7 +20,7 @@ use actors::{Contents, GRACE, Stage, faults, next_contents};
 use store::{Broken, CALM, Faults, Machine, World};
 
 /// Seeds that run where nothing says otherwise: a minute's worth of an unoptimised build.
-const SEEDS_DEFAULT: Range<u64> = 0..120;
+const SEEDS_DEFAULT: Range<u64> = 0..40;
 
 /// What came of one schedule.
 struct Ended {
@@ -84,8 +84,9 @@ async fn schedule(seed: u64, broken: Broken, folder: std::path::PathBuf, traced:
     let calm = |role| Machine::start(&world, 8, role, SignedDuration::ZERO, CALM);
     stage.judge(&calm("judge")).await;
     if broken == Broken::Nothing {
-        // Two grace periods and a lease later, nothing is left that nobody needs.
-        for _ in 0..3 {
+        // Some grace periods later nothing is left that nobody needs. A machine whose clock is a day ahead dates what it
+        // condemns, and its leases, a day ahead: both clocks must agree, so that this takes longer.
+        for _ in 0..5 {
             tokio::time::sleep(GRACE + Duration::from_secs(40 * 3600)).await;
             stage.prune(&calm("prune")).await;
         }
@@ -148,7 +149,7 @@ fn no_schedule_breaks_a_promise() {
     }
     println!("schedules {seeds:?}: {calls} store calls, {counts:?}, {:.1} s", began.elapsed().as_secs_f64());
     if seeds == SEEDS_DEFAULT {
-        for what in ["acknowledged", "create failed", "packs deleted", "packs pardoned", "packs repacked", "forgot"] {
+        for what in ["acknowledged", "packs deleted", "packs repacked", "forgot", "pruned", "verified", "read"] {
             assert!(counts.get(what).copied().unwrap_or(0) > 0, "`{what}` never happened: {counts:?}");
         }
     }

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn packs(count: u32) -> Vec<Candidate> {
-        let age = |n: u32| (n % 4 != 0).then(|| now() - jiff::SignedDuration::from_hours(i64::from(n % 50)));
+        let age = |n: u32| (!n.is_multiple_of(4)).then(|| now() - jiff::SignedDuration::from_hours(i64::from(n % 50)));
         (0..count)
             .map(|n| Candidate { id: PackId::of(&n.to_le_bytes()), size: 1000 + u64::from(n), read_at: age(n) })
             .collect()
