@@ -222,7 +222,7 @@ fn no_document_names_a_path_of_somebodys_machine() {
 #[test]
 fn a_command_that_does_not_exist_is_found() {
     let problem = |text: &str| commands(text).iter().find_map(|words| command_problem(words));
-    assert_eq!(problem("infrahub-backup prune --keep-last 3"), Some("there is no command `prune`".to_owned()));
+    assert_eq!(problem("infrahub-backup drill --keep-last 3"), Some("there is no command `drill`".to_owned()));
     assert_eq!(
         problem("infrahub-backup --repo R snapshots diff A B"),
         Some("`snapshots` has no subcommand `diff`".to_owned())
