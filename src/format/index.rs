@@ -63,6 +63,12 @@ impl SegmentEntry {
         self.chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
     }
 
+    /// Where it lies in the pack.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let start = u64::from(self.offset);
+        start..start + u64::from(self.stored_length)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.kind as u8);
         out.push(self.depth);

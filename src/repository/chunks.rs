@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use super::ahead::{Ahead, Stretch};
 use super::executor::{Executor, run};
 use super::{Damage, Repository, RepositoryError, missing, seal_damage};
 use crate::format::envelope::ObjectType;
@@ -88,6 +89,8 @@ pub struct ChunkReader {
     cached: bool,
     /// How often the index was brought up to date because a pack was gone.
     looked_again: AtomicU32,
+    /// Sealed bytes that streams fetched before they need them.
+    ahead: Ahead,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
 }
@@ -97,7 +100,8 @@ impl ChunkReader {
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
         let openers = Mutex::new(Recent::new(OPENERS_KEPT));
-        Self { repository, executor, cached: false, looked_again: AtomicU32::new(0), segments, openers }
+        let (looked_again, ahead) = (AtomicU32::new(0), Ahead::default());
+        Self { repository, executor, cached: false, looked_again, ahead, segments, openers }
     }
 
     /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
@@ -109,6 +113,26 @@ impl ChunkReader {
     /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// What streams fetched before they need it.
+    pub(super) fn ahead(&self) -> &Ahead {
+        &self.ahead
+    }
+
+    /// Where a segment lies, if it is to be fetched from the store before it is needed.
+    pub(super) fn stretch(
+        &self,
+        kind: ObjectType,
+        pack: PackId,
+        segment: u32,
+    ) -> Result<Option<Stretch>, RepositoryError> {
+        // What the local cache may have is not fetched on suspicion.
+        if self.cached && kind == ObjectType::TreePack {
+            return Ok(None);
+        }
+        let entry = self.repository.cache().segment(&pack, segment)?;
+        Ok(entry.map(|entry| Stretch { kind, pack, segments: vec![segment], range: entry.range() }))
     }
 
     /// Where a chunk is, and its length; the first pack that an index names for it.
@@ -197,8 +221,11 @@ impl ChunkReader {
         }
         let opener = self.opener(kind, pack).await?;
         let base = self.base(&name, &entry, depth).await?;
-        let start = u64::from(entry.offset);
-        let sealed = self.range(&name, start..start + u64::from(entry.stored_length)).await?;
+        let range = entry.range();
+        let sealed = match self.ahead.get(pack, ordinal, &range) {
+            Some(sealed) => sealed,
+            None => self.range(&name, range).await?,
+        };
         let keys = Arc::clone(self.repository.keys());
         let opened = run(&self.executor, move || open_segment(&keys, &name, &opener, ordinal, &entry, &sealed, &base));
         let opened = opened.await?;
@@ -226,7 +253,7 @@ impl ChunkReader {
         Ok(base)
     }
 
-    async fn opener(&self, kind: ObjectType, pack: PackId) -> Result<Arc<PackOpener>, RepositoryError> {
+    pub(super) async fn opener(&self, kind: ObjectType, pack: PackId) -> Result<Arc<PackOpener>, RepositoryError> {
         let cell = lock(&self.openers).get_or_insert_with(pack, OpenerCell::default);
         let opener = cell
             .get_or_try_init(|| async {

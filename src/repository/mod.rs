@@ -6,6 +6,7 @@
 //! Holds: whatever call fails and whenever the process dies, no listed snapshot misses anything.
 //! Does not: know deployments, choose snapshots, print.
 
+mod ahead;
 pub mod budget;
 pub mod cache;
 pub mod check;

@@ -1,14 +1,18 @@
 //! Reading streams: recipes to chunk ids, chunk ids to bytes, in order, a little ahead.
+//!
+//! Sealed bytes are fetched further ahead and in longer pieces ([`super::ahead`]) than they are decoded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::ahead::{FETCHES_AHEAD, Fetched, Stretch};
 use super::chunks::ChunkReader;
 use super::{Damage, RepositoryError};
+use crate::format::envelope::ObjectType;
 use crate::format::tree::ContentRoot;
 use crate::id::{ChunkId, PackId};
 use crate::limits::RECIPE_DEPTH_MAX;
@@ -18,6 +22,9 @@ const RUNS_AHEAD: usize = 4;
 
 /// Chunks in one run: about what a segment of average chunks holds.
 const RUN_CHUNKS_MAX: usize = 64;
+
+/// Runs in one batch: more would hold back the first of them.
+const BATCH_RUNS_MAX: usize = 32;
 
 /// The chunk ids of a stream, in order, read from its recipe as they are needed.
 pub struct ChunkIds {
@@ -77,16 +84,20 @@ impl ChunkIds {
     }
 }
 
+/// Where a chunk is: kind of its pack, pack, segment.
+type Place = (ObjectType, PackId, u32);
+
 /// Neighbouring chunks of a stream that lie in one segment.
 struct Run {
     ids: Vec<ChunkId>,
+    place: Place,
 }
 
 /// Groups ids into runs.
 struct Runs {
     ids: ChunkIds,
     /// The first id of the next run, and where it is.
-    next: Option<(ChunkId, (PackId, u32))>,
+    next: Option<(ChunkId, Place)>,
 }
 
 impl Runs {
@@ -96,7 +107,7 @@ impl Runs {
             None => self.located().await?,
         };
         let Some((id, place)) = first else { return Ok(None) };
-        let mut run = Run { ids: vec![id] };
+        let mut run = Run { ids: vec![id], place };
         while run.ids.len() < RUN_CHUNKS_MAX {
             match self.located().await? {
                 Some((id, other)) if other == place => run.ids.push(id),
@@ -109,10 +120,81 @@ impl Runs {
         Ok(Some(run))
     }
 
-    async fn located(&mut self) -> Result<Option<(ChunkId, (PackId, u32))>, RepositoryError> {
+    async fn located(&mut self) -> Result<Option<(ChunkId, Place)>, RepositoryError> {
         let Some(id) = self.ids.next().await? else { return Ok(None) };
-        let (_, pack, segment, _) = self.ids.reader.locate(&id)?;
-        Ok(Some((id, (pack, segment))))
+        let (kind, pack, segment, _) = self.ids.reader.locate(&id)?;
+        Ok(Some((id, (kind, pack, segment))))
+    }
+}
+
+/// Runs whose segments are fetched by one read.
+struct Batch {
+    runs: Vec<Run>,
+    stretch: Option<Stretch>,
+}
+
+/// Groups runs into batches.
+struct Batches {
+    runs: Runs,
+    /// The first run of the next batch, or what went wrong before it: what comes before an error is still read.
+    next: Option<Result<Batch, RepositoryError>>,
+}
+
+impl Batches {
+    async fn next(&mut self) -> Result<Option<Batch>, RepositoryError> {
+        let first = match self.next.take() {
+            Some(first) => Some(first?),
+            None => self.single().await?,
+        };
+        let Some(mut batch) = first else { return Ok(None) };
+        while batch.runs.len() < BATCH_RUNS_MAX {
+            match self.single().await.transpose() {
+                Some(Ok(other)) if batch.takes_in(&other) => batch.runs.extend(other.runs),
+                other => {
+                    self.next = other;
+                    break;
+                }
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    async fn single(&mut self) -> Result<Option<Batch>, RepositoryError> {
+        let Some(run) = self.runs.next().await? else { return Ok(None) };
+        let (kind, pack, segment) = run.place;
+        let stretch = self.runs.ids.reader.stretch(kind, pack, segment)?;
+        Ok(Some(Batch { runs: vec![run], stretch }))
+    }
+}
+
+impl Batch {
+    fn takes_in(&mut self, other: &Self) -> bool {
+        match (&mut self.stretch, &other.stretch) {
+            (Some(stretch), Some(other)) => stretch.take_in(other),
+            (Some(_), None) | (None, Some(_)) | (None, None) => false,
+        }
+    }
+}
+
+/// Fetches what a batch needs, and gives its runs with the bytes that they hold on to.
+async fn fetched(reader: Arc<ChunkReader>, batch: Result<Batch, RepositoryError>) -> Result<Ready, RepositoryError> {
+    let Batch { runs, stretch } = batch?;
+    let Some(stretch) = stretch else { return Ok(Ready { runs, bytes: None }) };
+    // A task of its own, so that it goes on while its stream is not looked at.
+    let fetching = tokio::spawn(async move { reader.fetch(stretch).await });
+    Ok(Ready { runs, bytes: fetching.await.expect("fetching does not panic") })
+}
+
+/// Runs that can be decoded.
+struct Ready {
+    runs: Vec<Run>,
+    bytes: Option<Arc<Fetched>>,
+}
+
+impl Ready {
+    fn into_runs(self) -> impl futures::Stream<Item = Result<(Run, Option<Arc<Fetched>>), RepositoryError>> {
+        let Self { runs, bytes } = self;
+        stream::iter(runs.into_iter().map(move |run| Ok((run, bytes.clone()))))
     }
 }
 
@@ -128,13 +210,23 @@ impl StreamReader {
     /// The bytes below `root`, which must be `length` in all.
     pub fn new(reader: Arc<ChunkReader>, root: &ContentRoot, length: u64) -> Result<Self, RepositoryError> {
         let runs = Runs { ids: ChunkIds::new(Arc::clone(&reader), root)?, next: None };
-        let runs = stream::try_unfold(runs, |mut runs| async move { Ok(runs.next().await?.map(|run| (run, runs))) });
-        let runs = runs
-            .map(move |run: Result<Run, RepositoryError>| {
+        let batches = Batches { runs, next: None };
+        let batches = stream::try_unfold(batches, |mut batches| async move {
+            Ok(batches.next().await?.map(|batch| (batch, batches)))
+        });
+        let fetching = Arc::clone(&reader);
+        let runs = batches
+            .map(move |batch| fetched(Arc::clone(&fetching), batch))
+            .buffered(FETCHES_AHEAD)
+            .map_ok(Ready::into_runs)
+            .try_flatten()
+            .map(move |run| {
                 let reader = Arc::clone(&reader);
                 async move {
+                    // The bytes are held until all that lies in them is decoded.
+                    let (run, _bytes) = run?;
                     let mut pieces = VecDeque::new();
-                    for id in run?.ids {
+                    for id in run.ids {
                         pieces.push_back(reader.chunk(&id).await?);
                     }
                     Ok(pieces)
