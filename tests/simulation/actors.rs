@@ -29,8 +29,8 @@ use jiff::SignedDuration;
 
 use super::store::{CALM, Dice, Faults, Machine, Seen, World};
 
-/// Grace period of every `prune`: its margin is the longest there is.
-pub const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Grace periods, in hours: each has the longest margin that there is. Short ones end while a slow writer is still at work.
+const GRACES_HOURS: [u64; 3] = [2, 7, 24];
 
 /// Chunks of a few hundred bytes, so that a small stream has recipes.
 const PROFILES: Profiles = Profiles {
@@ -120,6 +120,12 @@ pub struct Stage {
     key: Credential,
     folder: PathBuf,
     dice: Mutex<Dice>,
+    /// Of every `prune` in this schedule.
+    pub grace: Duration,
+    /// Whether the clocks of machines are wrong.
+    skewed: bool,
+    /// Machines whose local cache stays from run to run, one bit each.
+    caching: u64,
 }
 
 impl Stage {
@@ -128,8 +134,12 @@ impl Stage {
         let outside = outside(&machine);
         let founded = open::found(&Seen(machine), &outside, PROFILES, NewCredential::KeyFile).await.expect("founded");
         let key = Credential::KeyFile(founded.1.expect("a key file was asked for"));
-        let dice = Mutex::new(Dice::new(seed ^ 0x0005_1AA6_E000));
-        Arc::new(Self { world, model: Mutex::default(), key, folder, dice })
+        let mut dice = Dice::new(seed ^ 0x0005_1AA6_E000);
+        let caching = dice.next();
+        let at = usize::try_from(dice.below(GRACES_HOURS.len() as u64)).expect("small");
+        let grace = Duration::from_secs(GRACES_HOURS[at] * 3600);
+        let (skewed, model) = (dice.happens(500_000), Mutex::default());
+        Arc::new(Self { world, model, key, folder, dice: Mutex::new(dice), grace, skewed, caching })
     }
 
     pub fn model(&self) -> MutexGuard<'_, Model> {
@@ -138,6 +148,12 @@ impl Stage {
 
     pub fn dice(&self) -> MutexGuard<'_, Dice> {
         self.dice.lock().expect("nobody panics")
+    }
+
+    /// How wrong the clock of a machine is: up to a day.
+    pub fn skew(&self) -> SignedDuration {
+        let seconds = i64::try_from(self.dice().below(2 * 86_400)).expect("two days") - 86_400;
+        SignedDuration::from_secs(if self.skewed { seconds } else { 0 })
     }
 
     fn count(&self, what: &'static str) {
@@ -158,10 +174,15 @@ impl Stage {
             cancel: Cancel::new().1,
             events: Arc::new(Quiet),
             state: Arc::new(State::open(state).expect("a state folder")),
-            cache_folder: None,
+            cache_folder: self.caches(machine).then(|| self.folder.join(format!("cache-{}", machine.number))),
             host: format!("machine-{}", machine.number),
             user: "simulated".to_owned(),
         }
+    }
+
+    /// Whether what this machine knew in its last run may mislead it in the next.
+    fn caches(&self, machine: &Machine) -> bool {
+        machine.role != "judge" && self.caching >> machine.number & 1 == 1
     }
 
     async fn open(&self, machine: &Arc<Machine>) -> Result<(Context, Arc<Repository>), Error> {
@@ -234,7 +255,7 @@ impl Stage {
     pub async fn prune(&self, machine: &Arc<Machine>) -> Option<Swept> {
         let pruned = async {
             let (context, repository) = self.open(machine).await?;
-            prune(&context, &repository, SweepOptions { grace: GRACE, max_repack: u64::MAX }).await
+            prune(&context, &repository, SweepOptions { grace: self.grace, max_repack: u64::MAX }).await
         };
         match pruned.await {
             Ok(pruned) => {
@@ -318,6 +339,12 @@ impl Stage {
 
     /// What must hold when everybody is done.
     pub async fn judge(&self, machine: &Arc<Machine>) {
+        self.look(machine).await;
+        self.verify(machine, Depth::Data).await;
+    }
+
+    /// What must hold at any time.
+    pub async fn look(&self, machine: &Arc<Machine>) {
         let (context, repository) = match self.open(machine).await {
             Ok(opened) => opened,
             Err(error) => return self.violation(format!("it does not open: {}", error.chain().join(": "))),
@@ -339,7 +366,6 @@ impl Stage {
         for snapshot in snapshots.iter().filter(|snapshot| !snapshot.late) {
             self.compare(&context, &repository, snapshot, false).await;
         }
-        self.verify(machine, Depth::Data).await;
     }
 
     /// Garbage that is left after everything had time to go.
@@ -392,6 +418,7 @@ pub fn faults(dice: &mut Dice) -> Faults {
     Faults {
         transient: storm * 15_000,
         answer_lost: storm * 10_000,
+        stray: if dice.happens(500_000) { 300_000 } else { 0 },
         crash: storm * 3_000,
         slow: storm * 3_000,
         sleep: storm * 2_000,

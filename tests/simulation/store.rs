@@ -1,7 +1,8 @@
 //! The simulated store, its clock, and the machines that use it.
 //!
 //! Faults that every operation must survive: a call that takes long; an answer that is lost, whatever was done; a call that does
-//! nothing and fails for the moment; a machine that dies before or after any call; a call that takes hours; a machine that sleeps for
+//! nothing and fails for the moment; one that fails, or whose machine dies, and is done all the same up to [`STRAY_MAX`] later; a
+//! machine that dies before or after any call; a call that takes hours; a machine that sleeps for
 //! hours and goes on; listings that show to other machines what was put or deleted up to [`LAG_MAX`] ago; store times in
 //! whole seconds; clocks of machines that are wrong by up to a day.
 //! Not among them: bytes that change, a store that forgets what it acknowledged.
@@ -26,6 +27,9 @@ use tokio::time::Instant;
 
 /// How long a listing may lag behind for who did not make the change himself: below the margin of the shortest grace period used.
 pub const LAG_MAX: Duration = Duration::from_secs(240);
+
+/// How long a put or a delete that nobody waits for any more may be on its way.
+pub const STRAY_MAX: Duration = Duration::from_secs(900);
 
 /// Random numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
@@ -64,6 +68,8 @@ impl Dice {
 pub struct Faults {
     pub transient: u64,
     pub answer_lost: u64,
+    /// Of the calls that failed before they did anything, how many do it later.
+    pub stray: u64,
     pub crash: u64,
     /// One call takes hours; what else the machine does goes on.
     pub slow: u64,
@@ -73,7 +79,7 @@ pub struct Faults {
 }
 
 /// Nothing goes wrong.
-pub const CALM: Faults = Faults { transient: 0, answer_lost: 0, crash: 0, slow: 0, sleep: 0, lag: false };
+pub const CALM: Faults = Faults { transient: 0, answer_lost: 0, stray: 0, crash: 0, slow: 0, sleep: 0, lag: false };
 
 /// What is deliberately broken, to see that it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -327,7 +333,7 @@ impl Seen {
         &self,
         verb: &str,
         name: &str,
-        act: impl FnOnce(&mut Shelf) -> Result<T, StoreError> + Send,
+        act: impl FnOnce(&mut Shelf) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let machine = &self.0;
         if machine.dead.load(Ordering::SeqCst) {
@@ -345,10 +351,14 @@ impl Seen {
         }
         match fate {
             Fate::DiesBefore => {
+                self.perhaps_later(verb, name, act);
                 machine.die();
                 machine.for_ever().await
             }
-            Fate::NotDone => Err(Self::no_answer(name)),
+            Fate::NotDone => {
+                self.perhaps_later(verb, name, act);
+                Err(Self::no_answer(name))
+            }
             Fate::Answered => act(&mut world.shelf()),
             Fate::AnswerLost => {
                 // Whatever came of it, nobody hears.
@@ -361,6 +371,30 @@ impl Seen {
                 machine.for_ever().await
             }
         }
+    }
+
+    /// A request that is on its way is not undone because nobody waits for it.
+    fn perhaps_later<T>(
+        &self,
+        verb: &str,
+        name: &str,
+        act: impl FnOnce(&mut Shelf) -> Result<T, StoreError> + Send + 'static,
+    ) {
+        let world = Arc::clone(&self.0.world);
+        let delay = {
+            let dice = &mut world.shelf().dice;
+            if !dice.happens(self.0.faults.stray) {
+                return;
+            }
+            dice.seconds(0..STRAY_MAX.as_secs())
+        };
+        let told = format!("{} {} {verb} {name} arrives astray", self.0.number, self.0.role);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            world.note(&told);
+            // Nobody hears what came of it.
+            let _ = act(&mut world.shelf());
+        });
     }
 
     /// The store's time, in whole seconds as S3 tells it.
@@ -402,10 +436,11 @@ impl Store for Seen {
     }
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let (seen, held_as) = (self.clone(), name.clone());
         let (number, lag) = (self.0.number, self.0.faults.lag);
-        self.call("put", name.as_str(), |shelf| {
-            if shelf.objects.contains_key(name) {
-                let (name, location) = (name.clone(), "simulated".to_owned());
+        self.call("put", name.as_str(), move |shelf| {
+            if shelf.objects.contains_key(&held_as) {
+                let (name, location) = (held_as, "simulated".to_owned());
                 return Err(StoreError::AlreadyExists { name, location });
             }
             let late = if lag && shelf.dice.happens(200_000) {
@@ -413,28 +448,31 @@ impl Store for Seen {
             } else {
                 Duration::ZERO
             };
-            let held = Held { bytes, stored_at: self.store_time(), by: number, shown: Instant::now() + late };
-            shelf.gone.remove(name);
-            shelf.objects.insert(name.clone(), held);
+            let held = Held { bytes, stored_at: seen.store_time(), by: number, shown: Instant::now() + late };
+            shelf.gone.remove(&held_as);
+            shelf.objects.insert(held_as, held);
             Ok(())
         })
         .await
     }
 
     async fn get(&self, name: &ObjectName, _size_max: u64) -> Result<Bytes, StoreError> {
-        self.call("get", name.as_str(), |shelf| {
-            let held = shelf.objects.get(name).filter(|_| !self.hides(name.as_str()));
-            held.map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(name))
+        let (seen, wanted) = (self.clone(), name.clone());
+        self.call("get", name.as_str(), move |shelf| {
+            let held = shelf.objects.get(&wanted).filter(|_| !seen.hides(wanted.as_str()));
+            held.map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(&wanted))
         })
         .await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.call("read", name.as_str(), |shelf| {
-            let bytes = shelf.objects.get(name).map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(name))?;
+        let wanted = name.clone();
+        self.call("read", name.as_str(), move |shelf| {
+            let held = shelf.objects.get(&wanted);
+            let bytes = held.map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(&wanted))?;
             let (size, end) = (bytes.len() as u64, range.end);
             if end > size {
-                return Err(StoreError::TooShort { name: name.clone(), location: "simulated".to_owned(), size, end });
+                return Err(StoreError::TooShort { name: wanted, location: "simulated".to_owned(), size, end });
             }
             let at = |at: u64| usize::try_from(at).expect("small");
             Ok(bytes.slice(at(range.start)..at(end)))
@@ -443,20 +481,22 @@ impl Store for Seen {
     }
 
     async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.call("size", name.as_str(), |shelf| {
-            shelf.objects.get(name).map(|held| held.bytes.len() as u64).ok_or_else(|| Self::missing(name))
+        let wanted = name.clone();
+        self.call("size", name.as_str(), move |shelf| {
+            shelf.objects.get(&wanted).map(|held| held.bytes.len() as u64).ok_or_else(|| Self::missing(&wanted))
         })
         .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let below = format!("{}/", prefix.trim_end_matches('/'));
-        self.call("list", prefix, |shelf| {
+        let (seen, all) = (self.clone(), prefix.is_empty());
+        self.call("list", prefix, move |shelf| {
             let now = Instant::now();
-            let fits = |name: &ObjectName| prefix.is_empty() || name.as_str().starts_with(&below);
+            let fits = |name: &ObjectName| all || name.as_str().starts_with(&below);
             // Its own run's leases a `prune` must see, or it would not know the time.
-            let hidden = |name: &ObjectName, by: usize| self.hides(name.as_str()) && by != self.0.number;
-            let mine = |by: usize| by == self.0.number || !self.0.faults.lag;
+            let hidden = |name: &ObjectName, by: usize| seen.hides(name.as_str()) && by != seen.0.number;
+            let mine = |by: usize| by == seen.0.number || !seen.0.faults.lag;
             let there = shelf
                 .objects
                 .iter()
@@ -464,7 +504,7 @@ impl Store for Seen {
                 .map(|(name, held)| ObjectInfo {
                     name: name.clone(),
                     size: held.bytes.len() as u64,
-                    modified: self.told(name, held),
+                    modified: seen.told(name, held),
                 });
             let still = shelf
                 .gone
@@ -478,8 +518,9 @@ impl Store for Seen {
 
     async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         let (number, lag) = (self.0.number, self.0.faults.lag);
-        self.call("delete", name.as_str(), |shelf| {
-            if let Some(held) = shelf.objects.remove(name) {
+        let removed = name.clone();
+        self.call("delete", name.as_str(), move |shelf| {
+            if let Some(held) = shelf.objects.remove(&removed) {
                 let late = if lag && shelf.dice.happens(200_000) {
                     shelf.dice.seconds(0..LAG_MAX.as_secs())
                 } else {
@@ -491,7 +532,7 @@ impl Store for Seen {
                     by: number,
                     hidden: Instant::now() + late,
                 };
-                shelf.gone.insert(name.clone(), gone);
+                shelf.gone.insert(removed, gone);
             }
             Ok(Deletion::Gone)
         })
