@@ -320,7 +320,7 @@ def read_mark(body):
     value = parse_json(body)
     need(value.get("format") == 1, "decode", "it has another version")
     check_fields(value, "format number run created_at holder".split(),
-                 "restated forgotten condemned pardoned confirmed held released tagged".split())
+                 "restated forgotten condemned pardoned confirmed held released quarantined reinstated tagged".split())
     need(value["number"] > 0, "decode", "marks begin with 1")
     return value
 
@@ -641,23 +641,25 @@ class Repository:
     def record(self):
         """08-deletion: what all marks say together."""
         numbers = sorted(int(name) for name in self.names("marks") if name.isdigit() and str(int(name)) == name)
-        forgotten, confirmed, expected = set(), set(), 1
+        forgotten, confirmed, quarantined, expected = set(), set(), set(), 1
         for number in numbers:
             body = open_object(self.keys, MARK, self.read(f"marks/{number}", OBJECT_SIZE_MAX))
             mark = read_mark(body)
             need(mark["number"] == number, "name", f"marks/{number} says that it is mark {mark['number']}")
             if mark.get("restated"):
-                forgotten, confirmed = set(), set()
+                forgotten, confirmed, quarantined = set(), set(), set()
             else:
                 need(number == expected, "presence", f"mark {expected} is missing")
             expected = number + 1
             forgotten.update(mark.get("forgotten", ()))
             confirmed.update(mark.get("confirmed", ()))
-        return forgotten, confirmed
+            quarantined = quarantined - set(mark.get("reinstated", ())) | set(mark.get("quarantined", ()))
+        return forgotten, confirmed, quarantined
 
     def manifests(self):
-        """All snapshots that there are, oldest first; those that are late and not confirmed have the field `late`."""
-        forgotten, confirmed = self.record()
+        """All snapshots that there are, oldest first; those that are late and not confirmed have the field `late`,
+        those of which a part is lost `quarantined`."""
+        forgotten, confirmed, quarantined = self.record()
         found = []
         for name in self.names("snapshots"):
             if name in forgotten:
@@ -667,6 +669,7 @@ class Repository:
             stored_at = os.stat(os.path.join(self.place, "snapshots", name)).st_mtime_ns
             after = stored_at > nanoseconds(manifest["lease_deadline"])
             manifest["late"] = self.deletion and after and name not in confirmed
+            manifest["quarantined"] = name in quarantined
             found.append((name, manifest))
         return sorted(found, key=lambda pair: (pair[1]["created_at"].rstrip("Z"), pair[0]))
 
@@ -771,7 +774,8 @@ def write_out(pieces):
 def command_list(repository, _):
     for name, manifest in repository.manifests():
         late = " late: not confirmed" if manifest["late"] else ""
-        print(f"{name} {manifest['created_at']} {manifest['deployment']}{late}")
+        lost = " quarantined: a part of it is lost" if manifest["quarantined"] else ""
+        print(f"{name} {manifest['created_at']} {manifest['deployment']}{late}{lost}")
         for component in manifest["components"]:
             streams = " ".join(f"{stream['name']}={stream['length']}" for stream in component["streams"])
             print(f"  {component['name']} {component['kind']} {component['status']} {layout_name(component)} {streams}")

@@ -119,6 +119,8 @@ pub enum Command {
     Prune(Box<Prune>),
     /// Bring snapshots into another repository, which holds a copy then
     Replicate(Box<Replicate>),
+    /// Mend what is damaged or missing, and tell exactly what is lost
+    Repair(Repair),
     /// Tell which deployment would be backed up
     Environment(Environment),
     /// List and show the evidence of operations
@@ -435,6 +437,26 @@ impl Replicate {
     pub fn other_keys(&self) -> bool {
         self.to_key_file.is_some() || self.to_password_file.is_some() || self.to_password_command.is_some()
     }
+}
+
+/// `repair`
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// A replica or a copy of the repository, under the same keys, as for --repo: what is missing here is taken from there
+    #[arg(long, value_name = "REPO")]
+    pub from: Option<String>,
+    /// Read every pack, not only those that were found damaged before
+    #[arg(long)]
+    pub read_data: bool,
+    /// Go on without decisions (forgotten, held, tagged) of damaged marks that nobody knows any more
+    #[arg(long)]
+    pub accept_lost_marks: bool,
+    /// Forget snapshots whose manifests are damaged or missing and in no copy
+    #[arg(long)]
+    pub forget_lost: bool,
+    /// Only tell what would be done and what is lost
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `environment`

@@ -149,6 +149,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Forget(_)
         | Command::Prune(_)
         | Command::Replicate(_)
+        | Command::Repair(_)
         | Command::Environment(_)
         | Command::Report(_)
         | Command::Resume(_) => {}
@@ -172,6 +173,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Forget(args) => commands::forget::run(&session, &args).await,
         Command::Prune(args) => commands::prune::run(&session, &args).await,
         Command::Replicate(args) => commands::replicate::run(&session, &args).await,
+        Command::Repair(args) => commands::repair::run(&session, &args).await,
         Command::Environment(args) => commands::environment::run(&session, args.command),
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,

@@ -14,7 +14,8 @@ use crate::id::{PackId, RunId, SnapshotId};
 /// Tags that a mark sets (`Some`) or takes away (`None`).
 pub type TagChanges = BTreeMap<String, Option<String>>;
 
-/// What one mark decides. Within one, `released` and `pardoned` come before `held` and `condemned`.
+/// What one mark decides. Within one, `released`, `pardoned` and `reinstated` come before `held`, `condemned` and
+/// `quarantined`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decisions {
@@ -36,6 +37,12 @@ pub struct Decisions {
     /// Snapshots that retention need not keep any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub released: BTreeSet<SnapshotId>,
+    /// Snapshots of which a part is lost. What is left of them stays.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub quarantined: BTreeSet<SnapshotId>,
+    /// Snapshots that are whole again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reinstated: BTreeSet<SnapshotId>,
     /// Changed tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tagged: BTreeMap<SnapshotId, TagChanges>,
@@ -78,7 +85,7 @@ impl Mark {
 
     /// Reads the body back.
     pub fn decode(body: &[u8]) -> Result<Self, FormatError> {
-        const FIELDS: [&str; 13] = [
+        const FIELDS: [&str; 15] = [
             "format",
             "number",
             "run",
@@ -91,6 +98,8 @@ impl Mark {
             "confirmed",
             "held",
             "released",
+            "quarantined",
+            "reinstated",
             "tagged",
         ];
         let mark: Self = from_versioned_json("mark", body)?;

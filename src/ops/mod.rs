@@ -13,6 +13,7 @@ pub mod init;
 pub mod pause;
 pub mod prune;
 mod rehearse;
+pub mod repair;
 pub mod replicate;
 pub mod restore;
 pub mod resume;

@@ -61,7 +61,7 @@ pub(super) async fn rehearse(
             Err(error) => checked.findings.push(finding(snapshot, &error)),
         }
     }
-    let others = all.iter().filter(|snapshot| !snapshot.late).map(|snapshot| snapshot.id);
+    let others = all.iter().filter(|snapshot| snapshot.is_certain()).map(|snapshot| snapshot.id);
     let others = others.filter(|id| !chosen.iter().any(|snapshot| snapshot.id == *id)).collect();
     checked.not_checked.extend(Unchecked::snapshots(Reason::NotRehearsed, others));
     checked.not_checked.extend(Unchecked::snapshots(Reason::Vanished, vanished));
@@ -72,7 +72,7 @@ pub(super) async fn rehearse(
 /// Those of `only`, or the newest complete one of each deployment.
 fn chosen(all: &[Snapshot], only: &BTreeSet<SnapshotId>) -> Vec<Snapshot> {
     if !only.is_empty() {
-        return all.iter().filter(|snapshot| only.contains(&snapshot.id) && !snapshot.late).cloned().collect();
+        return all.iter().filter(|snapshot| only.contains(&snapshot.id) && snapshot.is_certain()).cloned().collect();
     }
     let complete = all.iter().filter(|snapshot| snapshot.is_complete() && !snapshot.manifest.is_safety());
     // Oldest first, so that the newest of each deployment stays.

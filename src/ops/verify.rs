@@ -125,7 +125,7 @@ async fn check_step(
 ) -> Result<Checked, Error> {
     let step = recorder.begin(context, "verify", "repository");
     let known_head = context.state.last_head(repository.config().repository, &repository.store().location())?;
-    let request = Request { read: options.read, only: only.clone(), known_head };
+    let request = Request { read: options.read, only: only.clone(), known_head, ..Request::default() };
     let progress = progress(Arc::clone(&context.events));
     let checking = check_chosen(repository, &context.executor, &request, &progress);
     let result = context.cancel.or(checking).await.and_then(|checked| Ok(checked?));

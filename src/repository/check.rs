@@ -39,6 +39,9 @@ use super::{Damage, Repository, RepositoryError};
 use crate::format::report::Finding;
 use crate::id::{PackId, SnapshotId};
 
+/// The operation whose reports tell what is lost for good.
+pub const REPAIR: &str = "repair";
+
 /// How thorough to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -53,6 +56,8 @@ pub enum Depth {
 pub struct Request {
     /// Which packs to read, at depth [`Depth::Data`]; `None`: depth [`Depth::Structure`].
     pub read: Option<Choice>,
+    /// Packs to read also at depth [`Depth::Structure`]: those that were found damaged before.
+    pub suspects: BTreeSet<PackId>,
     /// Only these snapshots; empty: all.
     pub only: BTreeSet<SnapshotId>,
     /// The newest snapshot that this machine has seen in the repository.
@@ -82,6 +87,8 @@ pub struct Checked {
     pub condemned_packs: u64,
     /// Snapshots that landed after their lease and that nobody confirmed: they are incomplete, and were not resolved.
     pub late: Vec<SnapshotId>,
+    /// Snapshots of which a part is known to be lost: they were not resolved.
+    pub quarantined: Vec<SnapshotId>,
     /// Packs that were read and found sound, every segment of them opened.
     pub opened: Vec<PackId>,
     /// Packs that were read and found sound by their name alone: content, with a key that does not open it.
@@ -107,7 +114,13 @@ pub async fn check(
         Depth::Structure => None,
         Depth::Data => Some(Choice::default()),
     };
-    check_chosen(repository, executor, &Request { read, only: only.clone(), known_head }, progress).await
+    check_chosen(
+        repository,
+        executor,
+        &Request { read, only: only.clone(), known_head, ..Request::default() },
+        progress,
+    )
+    .await
 }
 
 /// Verifies a repository as far as `request` asks.
@@ -139,7 +152,7 @@ pub async fn check_chosen(
     checker.checked.packs = checker.view.packs().len() as u64;
     match &request.read {
         Some(choice) => checker.pack_data(choice, &read_before, progress).await?,
-        None => checker.pass_all(Reason::Depth),
+        None => checker.suspects(&request.suspects, progress).await?,
     }
     checker.streams(&snapshots).await?;
     checker.finish().await
@@ -171,12 +184,6 @@ impl Checker {
         self.damages.push((pack, damage));
     }
 
-    fn pass_all(&mut self, reason: Reason) {
-        for facts in self.view.packs().values() {
-            self.passed.entry(reason).or_default().add(facts.stored_size.into());
-        }
-    }
-
     /// How many requests pay at the same time.
     fn at_once(&self) -> usize {
         self.repository.store().capabilities().concurrency.max(1)
@@ -189,6 +196,8 @@ impl Checker {
         let packs = passed.into_iter().filter_map(|(reason, share)| Unchecked::packs(reason, share));
         self.checked.not_checked.extend(packs);
         self.checked.not_checked.extend(Unchecked::snapshots(Reason::Late, self.checked.late.clone()));
+        let quarantined = Unchecked::snapshots(Reason::Quarantined, self.checked.quarantined.clone());
+        self.checked.not_checked.extend(quarantined);
         self.checked.opened.sort_unstable();
         self.checked.hashed.sort_unstable();
         Ok(self.checked)

@@ -110,6 +110,11 @@ impl ChunkReader {
         Self { cached: true, ..Self::new(repository, executor) }
     }
 
+    /// The same, which takes the index as the cache says it, also where something is not there.
+    pub fn as_indexed(self) -> Self {
+        Self { looked_again: AtomicU32::new(LOOKS_AGAIN_MAX), ..self }
+    }
+
     /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository

@@ -47,13 +47,15 @@ pub struct Record {
     pub confirmed: BTreeSet<SnapshotId>,
     /// Snapshots that retention must keep.
     pub held: BTreeSet<SnapshotId>,
+    /// Snapshots of which a part is lost.
+    pub quarantined: BTreeSet<SnapshotId>,
     /// Changed tags.
     pub tags: BTreeMap<SnapshotId, TagChanges>,
 }
 
 impl Record {
     /// Adds the next mark.
-    fn add(&mut self, mark: &Mark, stored_at: Option<Timestamp>) {
+    pub(super) fn add(&mut self, mark: &Mark, stored_at: Option<Timestamp>) {
         if mark.restated {
             *self = Self { marks: std::mem::take(&mut self.marks), ..Self::default() };
         }
@@ -64,6 +66,8 @@ impl Record {
         self.confirmed.extend(&decided.confirmed);
         self.held.retain(|id| !decided.released.contains(id));
         self.held.extend(&decided.held);
+        self.quarantined.retain(|id| !decided.reinstated.contains(id));
+        self.quarantined.extend(&decided.quarantined);
         self.condemned.retain(|pack, _| !decided.pardoned.contains(pack));
         for pack in &decided.condemned {
             self.condemned.entry(*pack).or_insert(mark.number);
@@ -91,6 +95,7 @@ impl Record {
             condemned: self.condemned.keys().filter(|pack| keep_pack(pack)).copied().collect(),
             confirmed: self.confirmed.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),
             held: self.held.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),
+            quarantined: self.quarantined.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),
             tagged: self
                 .tags
                 .iter()

@@ -59,6 +59,12 @@ impl Run {
         !matches!(self.operation.as_str(), "prune" | "repair")
     }
 
+    /// Whether it said, by the clock of its machine, that it had ended before `deadline`. A manifest of such a run that is late
+    /// all the same is one of a copied repository, whose times are those of the copy.
+    pub fn has_ended_by(&self, deadline: Timestamp) -> bool {
+        self.period.is_zero() && self.last_written <= deadline
+    }
+
     /// When it will be dead at the latest, if it puts no further lease; by the store's clock.
     pub fn dead_after(&self, margin: Duration) -> Timestamp {
         later(self.last, self.period + margin)

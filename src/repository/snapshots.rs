@@ -23,17 +23,24 @@ pub struct Snapshot {
     pub late: bool,
     /// Whether retention must keep it.
     pub held: bool,
+    /// Whether a part of it is lost.
+    pub quarantined: bool,
 }
 
 impl Snapshot {
     /// A snapshot that was just made in time.
     pub fn new(id: SnapshotId, manifest: Manifest) -> Self {
-        Self { id, manifest, late: false, held: false }
+        Self { id, manifest, late: false, held: false, quarantined: false }
     }
 
     /// Whether it is what "the latest" may mean: whole, and certainly so.
     pub fn is_complete(&self) -> bool {
-        !self.late && self.manifest.is_complete()
+        self.is_certain() && self.manifest.is_complete()
+    }
+
+    /// Whether all that it refers to is there, as far as is known.
+    pub fn is_certain(&self) -> bool {
+        !self.late && !self.quarantined
     }
 }
 
@@ -108,7 +115,8 @@ impl Repository {
         // Where nothing was ever deleted nothing can be missing.
         let late =
             self.config().has_deletion() && stored_at > manifest.lease_deadline && !record.confirmed.contains(&id);
-        Snapshot { id, manifest, late, held: record.held.contains(&id) }
+        let (held, quarantined) = (record.held.contains(&id), record.quarantined.contains(&id));
+        Snapshot { id, manifest, late, held, quarantined }
     }
 
     /// All reports, oldest first, and the ones that are damaged.

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::cache::{Cache, Location};
 use super::chunks::ChunkReader;
 use super::executor::Executor;
+use super::loss::{Holdings, Walker};
 use super::marks::Record;
 use super::reach::Reach;
 use super::snapshots::Snapshot;
@@ -78,7 +79,7 @@ pub struct Survey {
     pub live: HashMap<PackId, Bits>,
     /// Live chunks that more than one pack holds.
     pub shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
-    /// Live chunks that no sound pack holds.
+    /// Live chunks that no sound pack holds, but for those that only quarantined snapshots refer to.
     pub missing: u64,
 }
 
@@ -127,10 +128,16 @@ impl Survey {
     ) -> Result<(), RepositoryError> {
         let reader = Arc::new(ChunkReader::cached(Arc::clone(repository), Arc::clone(executor)));
         let cache = Arc::clone(repository.cache());
-        let mut reach = Reach::new(reader);
-        let mut marking =
-            Marking { cache: &cache, sound: &self.sound, live: HashMap::new(), shared: HashMap::new(), missing: 0 };
-        for snapshot in &self.snapshots {
+        let mut reach = Reach::new(Arc::clone(&reader));
+        let mut marking = Marking {
+            cache: &cache,
+            sound: &self.sound,
+            live: HashMap::new(),
+            shared: HashMap::new(),
+            missing: 0,
+            passed: None,
+        };
+        for snapshot in self.snapshots.iter().filter(|snapshot| !snapshot.quarantined) {
             let late = snapshot.late;
             if late && !counts(&snapshot.manifest.run) {
                 continue;
@@ -143,8 +150,22 @@ impl Survey {
             }
         }
         marking.bases()?;
-        let Marking { live, shared, missing, .. } = marking;
-        (self.live, self.shared, self.missing) = (live, shared, missing);
+        self.missing = marking.missing;
+        // What these lack is known, and what is left of them stays. Where that is condemned `repair` has stored it anew: a
+        // damaged pack must not be pardoned for their sake.
+        marking.passed = Some(&self.record.condemned);
+        let quarantined = || self.snapshots.iter().filter(|snapshot| snapshot.quarantined && !snapshot.late);
+        if quarantined().next().is_none() {
+            (self.live, self.shared) = (marking.live, marking.shared);
+            return Ok(());
+        }
+        let mut walker = Walker::new(reader, Holdings::take(repository).await?);
+        for snapshot in quarantined() {
+            walker.snapshot(snapshot.id, &snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await?;
+        }
+        marking.bases()?;
+        let Marking { live, shared, .. } = marking;
+        (self.live, self.shared) = (live, shared);
         Ok(())
     }
 
@@ -155,7 +176,8 @@ impl Survey {
         packs: &BTreeSet<PackId>,
     ) -> Result<(), RepositoryError> {
         let (live, shared) = (std::mem::take(&mut self.live), std::mem::take(&mut self.shared));
-        let mut marking = Marking { cache: repository.cache(), sound: &self.sound, live, shared, missing: 0 };
+        let mut marking =
+            Marking { cache: repository.cache(), sound: &self.sound, live, shared, missing: 0, passed: None };
         let mut bytes = Vec::new();
         for pack in packs {
             if let Some(entry) = repository.cache().pack(pack)? {
@@ -210,6 +232,8 @@ struct Marking<'a> {
     live: HashMap<PackId, Bits>,
     shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
     missing: u64,
+    /// Packs in which nothing becomes live.
+    passed: Option<&'a BTreeMap<PackId, u32>>,
 }
 
 impl Marking<'_> {
@@ -219,6 +243,7 @@ impl Marking<'_> {
         // Two index objects may describe one pack.
         found.sort_unstable_by_key(|location| (location.pack, location.position));
         found.dedup_by_key(|location| location.pack);
+        found.retain(|location| self.passed.is_none_or(|passed| !passed.contains_key(&location.pack)));
         let mut new = false;
         for location in &found {
             new |= self.live.entry(location.pack).or_default().set(location.position);

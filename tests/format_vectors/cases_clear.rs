@@ -340,6 +340,8 @@ fn marks() -> Vec<Vector> {
         confirmed: BTreeSet::from([other]),
         held: BTreeSet::from([other]),
         released: BTreeSet::from([one]),
+        quarantined: BTreeSet::from([other]),
+        reinstated: BTreeSet::from([one]),
         tagged: BTreeMap::from([(
             other,
             BTreeMap::from([("kept".to_owned(), None), ("why".to_owned(), Some("audit".to_owned()))]),

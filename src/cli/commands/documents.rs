@@ -60,6 +60,11 @@ struct PredecessorSnapshot<'a> {
     component: &'a str,
 }
 
+/// How a snapshot that is listed came out, in one word.
+pub fn snapshot_status(snapshot: &Snapshot) -> &'static str {
+    if snapshot.quarantined { "quarantined" } else { status(snapshot.is_complete()) }
+}
+
 /// Whether a snapshot is whole, in one word.
 pub fn status(complete: bool) -> &'static str {
     if complete { "complete" } else { "incomplete" }
@@ -92,7 +97,7 @@ impl<'a> SnapshotDocument<'a> {
             id: snapshot.id,
             created_at: manifest.created_at,
             finished_at: manifest.finished_at,
-            status: status(snapshot.is_complete()),
+            status: snapshot_status(snapshot),
             deployment: &manifest.deployment,
             components: manifest.components.iter().map(component).collect(),
             tags: &manifest.tags,

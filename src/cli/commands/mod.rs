@@ -7,6 +7,7 @@ pub mod environment;
 pub mod forget;
 pub mod init;
 pub mod prune;
+pub mod repair;
 pub mod replicate;
 pub mod report;
 pub mod restore;

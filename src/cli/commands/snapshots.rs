@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::cli::args::SnapshotsCommand;
-use crate::cli::commands::documents::{SnapshotDocument, component_status, status};
+use crate::cli::commands::documents::{SnapshotDocument, component_status, snapshot_status};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::render::{self, Out};
@@ -68,7 +68,7 @@ pub fn list_text(snapshots: &[Snapshot]) -> String {
         vec![
             snapshot.id.short(),
             render::time(manifest.created_at),
-            status(snapshot.is_complete()).to_owned(),
+            snapshot_status(snapshot).to_owned(),
             manifest.deployment.clone(),
             sum(|component| component.sizes.logical_bytes),
             sum(|component| component.sizes.added_bytes),
@@ -93,7 +93,7 @@ fn show_text(snapshot: &Snapshot) -> String {
     let manifest = &snapshot.manifest;
     let mut lines = vec![
         format!("snapshot    {}", snapshot.id),
-        format!("status      {}", status(snapshot.is_complete())),
+        format!("status      {}", snapshot_status(snapshot)),
         format!("deployment  {}", manifest.deployment),
         format!("created     {}", render::time(manifest.created_at)),
         format!("finished    {}", render::time(manifest.finished_at)),

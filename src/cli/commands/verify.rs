@@ -104,6 +104,7 @@ fn document(checked: &Checked, depth: &str, choice: &Choice) -> Value {
         "unreferenced_packs": checked.unreferenced_packs,
         "condemned_packs": checked.condemned_packs,
         "late": checked.late,
+        "quarantined": checked.quarantined,
         "not_checked": checked.not_checked,
         "findings": checked.findings,
     });

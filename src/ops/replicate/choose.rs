@@ -42,7 +42,7 @@ pub struct Chosen {
     pub there: BTreeMap<SnapshotId, SnapshotId>,
     /// The target forgot them.
     pub forgotten: Vec<SnapshotId>,
-    /// They are late in the source and nobody confirmed them.
+    /// They are late in the source and nobody confirmed them, or a part of them is lost there.
     pub late: Vec<SnapshotId>,
     /// They cannot be brought.
     pub left_out: Vec<LeftOut>,
@@ -96,7 +96,7 @@ pub(super) async fn choose(
             chosen.there.insert(id, *pair);
         } else if there.forgotten.contains(&id) {
             chosen.forgotten.push(id);
-        } else if snapshot.late {
+        } else if !snapshot.is_certain() {
             chosen.late.push(id);
         } else if let Some(damage) = there.damaged.get(&id) {
             let findings = vec![finding(damage.clone(), Some(&id))];

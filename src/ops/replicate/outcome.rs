@@ -123,9 +123,10 @@ impl Replicated {
             lines.push(format!("snapshot {} is {} in the target", pair.source, pair.target));
             lines.extend(pair.streams.iter().map(|stream| format!("  {stream}")));
         }
-        for (ids, what) in
-            [(&self.forgotten, "forgotten in the target"), (&self.late, "late in the source, not brought")]
-        {
+        for (ids, what) in [
+            (&self.forgotten, "forgotten in the target"),
+            (&self.late, "late or quarantined in the source, not brought"),
+        ] {
             if !ids.is_empty() {
                 lines.push(format!("{what}: {}", short(ids)));
             }

@@ -55,7 +55,7 @@ pub(super) async fn compare(
         chosen.there.keys().chain(chosen.snapshots.iter().map(|snapshot| &snapshot.id)).copied().collect()
     } else {
         let (snapshots, _) = source.snapshots().await?;
-        let counts = snapshots.iter().filter(|snapshot| !snapshot.late && selection.contains(&snapshot.id));
+        let counts = snapshots.iter().filter(|snapshot| snapshot.is_certain() && selection.contains(&snapshot.id));
         // What was made since this run began is for the next one.
         let known =
             |id: &SnapshotId| in_target.contains(id) || chosen.snapshots.iter().any(|snapshot| snapshot.id == *id);

@@ -1,5 +1,6 @@
 //! Reading packs whole: name, seal, and the hash of each chunk. Several are in flight; results come in order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
@@ -51,9 +52,30 @@ impl Checker {
         let candidates = packs.map(|(id, facts)| candidate(id, facts.stored_size)).collect();
         let chosen = choose(choice, self.repository.clock().now(), candidates);
         self.passed.extend(chosen.passed);
-        let total = chosen.read.iter().map(|candidate| candidate.size).sum();
+        self.read_packs(chosen.read, progress).await
+    }
+
+    /// Reads only packs that are suspected.
+    pub(super) async fn suspects(
+        &mut self,
+        suspects: &BTreeSet<PackId>,
+        progress: Progress<'_>,
+    ) -> Result<(), RepositoryError> {
+        let mut read = Vec::new();
+        for (id, facts) in self.view.packs() {
+            if suspects.contains(id) && !self.hurt_packs.contains(id) {
+                read.push(Candidate { id: *id, size: facts.stored_size.into(), read_at: None });
+            } else {
+                self.passed.entry(Reason::Depth).or_default().add(facts.stored_size.into());
+            }
+        }
+        self.read_packs(read, progress).await
+    }
+
+    async fn read_packs(&mut self, packs: Vec<Candidate>, progress: Progress<'_>) -> Result<(), RepositoryError> {
+        let total = packs.iter().map(|candidate| candidate.size).sum();
         let reader = PackReader::new(self);
-        let reads = stream::iter(chosen.read).map({
+        let reads = stream::iter(packs).map({
             let reader = reader.clone();
             move |candidate| {
                 let reader = reader.clone();

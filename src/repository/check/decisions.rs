@@ -50,6 +50,8 @@ impl Checker {
             record.newest = number;
             record.forgotten.extend(decided.forgotten);
             record.confirmed.extend(decided.confirmed);
+            record.quarantined.retain(|id| !decided.reinstated.contains(id));
+            record.quarantined.extend(decided.quarantined);
             record.condemned.retain(|pack, _| !decided.pardoned.contains(pack));
             record.condemned.extend(decided.condemned.into_iter().map(|pack| (pack, number)));
         }

@@ -31,6 +31,9 @@ impl Checker {
         let mut snapshots = self.read_manifests(listed).await?;
         self.checked.objects += snapshots.len() as u64;
         self.checked.late = snapshots.iter().filter(|snapshot| snapshot.late).map(|snapshot| snapshot.id).collect();
+        let passed = |snapshot: &&Snapshot| snapshot.quarantined && !request.only.contains(&snapshot.id);
+        let quarantined = snapshots.iter().filter(|snapshot| !snapshot.late).filter(passed);
+        self.checked.quarantined = quarantined.map(|snapshot| snapshot.id).collect();
         // What a late one names need not be there.
         snapshots.retain(|snapshot| !snapshot.late);
         self.chain(listed, &snapshots, request.known_head).await?;
@@ -38,8 +41,18 @@ impl Checker {
         let wanted = |id: &SnapshotId| request.only.is_empty() || request.only.contains(id);
         let others = snapshots.iter().map(|snapshot| snapshot.id).filter(|id| !wanted(id)).collect();
         self.checked.not_checked.extend(Unchecked::snapshots(Reason::NotAskedFor, others));
+        for id in
+            snapshots.iter().filter(|snapshot| snapshot.quarantined && wanted(&snapshot.id)).map(|snapshot| snapshot.id)
+        {
+            if request.only.contains(&id) {
+                let object = layout::object(ObjectType::Manifest, &id).to_string();
+                let problem = "a part of it is lost, as `repair` found out; its report says which".to_owned();
+                self.report(Damage { object, layer: "chunk", problem }, vec![format!("snapshot {id}")]);
+            }
+        }
         self.checked.late.retain(wanted);
-        snapshots.retain(|snapshot| wanted(&snapshot.id));
+        self.checked.quarantined.retain(wanted);
+        snapshots.retain(|snapshot| wanted(&snapshot.id) && !passed(&snapshot));
         Ok(snapshots)
     }
 

@@ -17,17 +17,19 @@ fn remedy(object: &str) -> String {
             format!("take it from a copy of the repository: {FROM_COPY}; without a copy the snapshot is lost")
         }
         layout::MARKS => {
-            format!("take it from a copy of the repository: {FROM_COPY}, or put that object back under its name")
+            "infrahub-backup repair, on a machine that has worked with this repository, or with --from COPY".to_owned()
         }
         layout::REPORTS | layout::LEASES => {
-            format!("no backup is hurt; if the evidence matters, take it from a copy of the repository: {FROM_COPY}")
+            format!(
+                "no backup is hurt; take it from a copy of the repository: {FROM_COPY}, or without one: infrahub-backup repair"
+            )
         }
         layout::CONFIG | layout::KEYS => {
-            "put a copy of this object back under its name; without one nothing opens".to_owned()
+            format!("take it from a copy of the repository: {FROM_COPY}; without one nothing opens")
         }
         _ => format!(
-            "take it from a copy of the repository: {FROM_COPY}; without a copy back up again, which stores anew what is damaged, \
-             then: infrahub-backup repair"
+            "take it from a replica: {FROM_COPY}; without one, back up again, which stores anew what is damaged, then: \
+             infrahub-backup repair, which saves what still opens and tells what is lost"
         ),
     }
 }

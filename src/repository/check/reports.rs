@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 
 use super::super::{Damage, RepositoryError, decode_damage, missing, seal_damage};
-use super::{Checker, ReadBefore};
+use super::{Checker, REPAIR, ReadBefore};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::lease::Lease;
@@ -38,13 +38,17 @@ impl Checker {
             async move { repository.report(&id).await }
         });
         let mut reads = reads.buffered(self.at_once()).boxed();
-        let (mut read_before, mut named) = (ReadBefore::default(), BTreeSet::new());
+        let (mut read_before, mut named, mut given_up) = (ReadBefore::default(), BTreeSet::new(), BTreeSet::new());
         let opens_content = self.repository.keys().reads_content();
         while let Some(read) = reads.next().await {
             match read {
                 Ok(report) => {
                     self.checked.objects += 1;
                     named.extend(report.previous);
+                    // What `repair` found to be lost, its report tells instead.
+                    if report.operation == REPAIR {
+                        given_up.extend(report.findings.iter().map(|finding| finding.object.clone()));
+                    }
                     read_before.add(&report, opens_content);
                 }
                 Err(RepositoryError::Damaged(damage)) => self.report(damage, vec!["evidence".to_owned()]),
@@ -53,7 +57,10 @@ impl Checker {
         }
         let there: BTreeSet<ObjectId> = self.repository.list_objects(ObjectType::Report).await?;
         for id in named.into_iter().filter(|id| !there.contains(id)) {
-            self.report(missing(&layout::object(ObjectType::Report, &id)), vec!["evidence".to_owned()]);
+            let name = layout::object(ObjectType::Report, &id);
+            if !given_up.contains(name.as_str()) {
+                self.report(missing(&name), vec!["evidence".to_owned()]);
+            }
         }
         Ok(read_before)
     }

@@ -68,16 +68,13 @@ impl Checker {
                 hurt.get(&pack).map(|streams| streams.iter().cloned().collect()).unwrap_or_default();
             let (facts, condemned) = (self.view.packs().get(&pack), self.view.record.condemned.contains_key(&pack));
             // Deleted meanwhile, or condemned and about to be: nobody needs it.
-            if hurts.is_empty() && damage.layer == "presence" && (facts.is_none() || condemned) {
+            if hurts.is_empty() && (condemned || damage.layer == "presence" && facts.is_none()) {
                 continue;
             }
             let mut found = finding(damage, hurts);
             if facts.is_some_and(|facts| facts.only_descriptions) {
                 found.hurts.push("nothing but the rebuilding of a lost index".to_owned());
                 found.remedy = format!("{}; no restore needs it", found.remedy);
-            }
-            if condemned && found.hurts.is_empty() {
-                found.remedy = "nothing needs it: it is condemned, and infrahub-backup prune deletes it".to_owned();
             }
             self.checked.findings.push(found);
         }

@@ -30,6 +30,8 @@ pub enum Reason {
     NoKey,
     /// Landed after the lease of its run and is not confirmed: whether it is whole is not known yet.
     Late,
+    /// A part of it is known to be lost.
+    Quarantined,
     /// Not among the snapshots that were asked for.
     NotAskedFor,
     /// Resolved and read, but not written to files.
@@ -51,6 +53,7 @@ impl fmt::Display for Reason {
             Self::NoContentKey => "they were hashed, but this key does not open content",
             Self::NoKey => "they were not opened, because no key was given",
             Self::Late => "they landed after their lease and nobody confirmed them yet",
+            Self::Quarantined => "a part of them is lost, as repair found out",
             Self::NotAskedFor => "they were not asked for",
             Self::NotRehearsed => "they were not restored to files",
             Self::NotLoaded => "they were restored to files and not loaded into databases",

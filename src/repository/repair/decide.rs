@@ -1,0 +1,124 @@
+//! What follows from what is there: one mark that confirms snapshots of copied repositories, quarantines those of which
+//! something is lost, reinstates those that are whole again, and condemns packs that cannot be trusted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::format::mark::Decisions;
+use crate::id::{ChunkId, PackId, SnapshotId};
+use crate::repository::chunks::ChunkReader;
+use crate::repository::executor::Executor;
+use crate::repository::lease::Claimant;
+use crate::repository::loss::{Holdings, Lacking, Walker};
+use crate::repository::marks::Record;
+use crate::repository::runs::Run;
+use crate::repository::snapshots::Snapshot;
+use crate::repository::{Repository, RepositoryError};
+
+/// How often it is decided anew because another run was faster.
+const TRIES_MAX: u32 = 100;
+
+/// What is there of the snapshots that count, or should.
+pub struct Examined {
+    /// All decisions so far.
+    pub record: Record,
+    /// The snapshots that were walked; those of runs that are alive, or died, are not among them.
+    pub snapshots: Vec<Snapshot>,
+    /// What they lack.
+    pub lacking: Lacking,
+    /// Which packs can be trusted.
+    pub holdings: Holdings,
+    /// Condemned packs without which something that is needed would be nowhere.
+    pub pardon: BTreeSet<PackId>,
+}
+
+/// Looks at everything that snapshots need. Of the late ones only those of a copied repository count: their runs put no
+/// leases here, or said that they had ended in time. The chunks `assumed` count as held. What the cache says of the index is
+/// brought up to date if `sync`.
+pub async fn examine(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    assumed: &BTreeSet<ChunkId>,
+    sync: bool,
+) -> Result<Examined, RepositoryError> {
+    // Marks before packs: what goes in between was condemned before.
+    let record = repository.record().await?;
+    let listed = repository.listed_manifests().await?;
+    if sync {
+        repository.sync_index().await?;
+    }
+    // Those that cannot be read were told by the check.
+    let (mut snapshots, _) = repository.snapshots_of(&listed, &record).await?;
+    if snapshots.iter().any(|snapshot| snapshot.late) {
+        let runs = repository.runs().await?;
+        snapshots.retain(|snapshot| {
+            let copied = |run: &Run| run.has_ended_by(snapshot.manifest.lease_deadline);
+            !snapshot.late || runs.get(&snapshot.manifest.run).is_none_or(copied)
+        });
+    }
+    let holdings = Holdings::take(repository).await?.assuming(assumed.clone());
+    let (cache, trusted) = (Arc::clone(repository.cache()), holdings.trusted().clone());
+    let mut pardon = BTreeSet::new();
+    let mut visit = |id: &ChunkId| -> Result<(), RepositoryError> {
+        let found = cache.find_all(id)?;
+        let kept = |pack: &PackId| !record.condemned.contains_key(pack) || pardon.contains(pack);
+        let mut there = found.iter().map(|location| location.pack).filter(|pack| trusted.contains(pack));
+        if !there.clone().any(|pack| kept(&pack)) {
+            pardon.extend(there.next());
+        }
+        Ok(())
+    };
+    let reader = ChunkReader::cached(Arc::clone(repository), Arc::clone(executor));
+    let reader = Arc::new(if sync { reader } else { reader.as_indexed() });
+    let mut walker = Walker::new(reader, holdings);
+    for snapshot in &snapshots {
+        walker.snapshot(snapshot.id, &snapshot.manifest, &mut visit).await?;
+    }
+    let (lacking, holdings) = walker.finish();
+    Ok(Examined { record, snapshots, lacking, holdings, pardon })
+}
+
+impl Examined {
+    /// What is to be decided. `lost` are snapshots whose manifests nobody has any more, and that are to be given up.
+    pub fn decisions(
+        &self,
+        repository: &Repository,
+        lost: &BTreeSet<SnapshotId>,
+    ) -> Result<Decisions, RepositoryError> {
+        let hurt: BTreeSet<SnapshotId> = self.lacking.snapshots.iter().map(|loss| loss.id).collect();
+        let known = &self.record.quarantined;
+        let walked = self.snapshots.iter().map(|snapshot| snapshot.id);
+        let condemned = repository.cache().packs()?.into_iter().map(|pack| pack.id);
+        let condemned = condemned
+            .filter(|pack| !self.holdings.trusted().contains(pack) && !self.record.condemned.contains_key(pack));
+        Ok(Decisions {
+            forgotten: lost.difference(&self.record.forgotten).copied().collect(),
+            condemned: condemned.collect(),
+            pardoned: self.pardon.clone(),
+            confirmed: self.snapshots.iter().filter(|snapshot| snapshot.late).map(|snapshot| snapshot.id).collect(),
+            quarantined: hurt.difference(known).copied().collect(),
+            reinstated: walked.filter(|id| known.contains(id) && !hurt.contains(id)).collect(),
+            ..Decisions::default()
+        })
+    }
+}
+
+/// Examines and decides, again when another run was faster. Gives what was decided on, and what was decided.
+pub async fn settle(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    claimant: &Claimant,
+    lost: &BTreeSet<SnapshotId>,
+) -> Result<(Examined, Decisions), RepositoryError> {
+    for _ in 0..TRIES_MAX {
+        let examined = examine(repository, executor, &BTreeSet::new(), true).await?;
+        let decisions = examined.decisions(repository, lost)?;
+        if decisions.is_empty() {
+            return Ok((examined, decisions));
+        }
+        if repository.put_mark_after(claimant, &examined.record, false, decisions.clone()).await?.is_some() {
+            return Ok((examined, decisions));
+        }
+    }
+    Err(RepositoryError::Contended { tries: TRIES_MAX })
+}
