@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "completion",
     "create",
     "demo",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 15] = [
     "init",
     "prune",
     "replicate",
+    "repair",
     "report",
     "restore",
     "resume",

@@ -15,12 +15,12 @@ use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::mark::Decisions;
 use crate::format::report::{Finding, Outcome};
-use crate::id::{ChunkId, ObjectId, ObjectName, PackId, SnapshotId};
+use crate::id::{ObjectId, ObjectName, PackId, SnapshotId};
 use crate::repository::check::choice::Choice;
-use crate::repository::check::{Request, check_chosen};
+use crate::repository::check::{Request, check_chosen, finding};
 use crate::repository::lease::{Claimant, RunLease};
 use crate::repository::loss::SnapshotLoss;
-use crate::repository::repair::decide::{Examined, examine, settle};
+use crate::repository::repair::decide::{Examined, Pretended, examine, settle};
 use crate::repository::repair::heal::{Healed, Healer};
 use crate::repository::repair::marks::{MendedMarks, first_lost, may_be_pruned, mend_marks};
 use crate::repository::repair::objects::{Mended, mend_leases, mend_object};
@@ -174,7 +174,8 @@ struct Mender<'a> {
     options: RepairOptions,
     claimant: Claimant,
     now: Moment,
-    pretend: bool,
+    /// In a dry run, what it takes for mended.
+    pretended: Option<Pretended>,
     done: Repaired,
 }
 
@@ -189,7 +190,8 @@ impl<'a> Mender<'a> {
         pretend: bool,
     ) -> Self {
         let done = Repaired { dry_run: pretend, ..Repaired::default() };
-        Self { context, repository, replica, options, claimant, now, pretend, done }
+        let pretended = pretend.then(|| Pretended { replica: replica.cloned(), ..Pretended::default() });
+        Self { context, repository, replica, options, claimant, now, pretended, done }
     }
 
     async fn all(&mut self) -> Result<(), Error> {
@@ -200,9 +202,9 @@ impl<'a> Mender<'a> {
         self.done.found = self.check(self.options.read_data, suspects.clone()).await?;
         self.objects().await?;
         self.index().await?;
-        let assumed = self.chunks().await?;
-        self.decide(&assumed).await?;
-        if !self.pretend {
+        self.chunks().await?;
+        self.decide().await?;
+        if self.pretended.is_none() {
             self.remove_given_up().await?;
             self.done.left = self.check(false, suspects).await?;
             // That these are gone this run's own report will tell.
@@ -221,7 +223,7 @@ impl<'a> Mender<'a> {
             let text = format!("{damage}; nobody knows any more what it decided");
             return Err(Error::with_source(ErrorKind::Damaged, text, RepositoryError::from(damage)));
         }
-        if self.pretend {
+        if self.pretended.is_some() {
             self.done.marks = Some(looked);
             return Ok(self.repository.record().await.is_ok());
         }
@@ -261,9 +263,12 @@ impl<'a> Mender<'a> {
             .flat_map(|object| [ObjectType::Manifest, ObjectType::Report].map(|kind| (object.as_str(), kind)))
         {
             let Some(id) = named(object, kind) else { continue };
-            match mend_object(self.repository, self.replica, kind, &id, self.pretend).await? {
+            match mend_object(self.repository, self.replica, kind, &id, self.pretended.is_some()).await? {
                 Mended::Sound => {}
-                Mended::Brought => self.done.brought.push(layout::object(kind, &id)),
+                Mended::Brought => {
+                    self.done.brought.push(layout::object(kind, &id));
+                    self.pretend_manifest(kind, &id).await?;
+                }
                 Mended::Lost(_) if kind == ObjectType::Manifest => drop(self.done.lost_manifests.insert(id)),
                 Mended::Lost(damage) if damage.layer == "presence" => {}
                 Mended::Lost(_) => self.done.removed.push(layout::object(kind, &id)),
@@ -278,7 +283,7 @@ impl<'a> Mender<'a> {
             .map(|info| info.name)
             .filter(|name| objects.contains(name.as_str()))
             .collect();
-        let leases = mend_leases(self.repository, &leases, self.now.store, self.pretend).await?;
+        let leases = mend_leases(self.repository, &leases, self.now.store, self.pretended.is_some()).await?;
         for (name, until) in leases.left {
             self.context
                 .warn(format!("`{name}` is damaged; its run may be alive until {until}, then it can be removed"));
@@ -287,12 +292,19 @@ impl<'a> Mender<'a> {
         Ok(())
     }
 
+    async fn pretend_manifest(&mut self, kind: ObjectType, id: &ObjectId) -> Result<(), Error> {
+        if let (Some(pretended), Some(replica), ObjectType::Manifest) = (&mut self.pretended, self.replica, kind) {
+            pretended.manifests.insert(*id, replica.manifest(id).await?);
+        }
+        Ok(())
+    }
+
     /// The index, if objects of it are hurt, or if chunks are in none of them.
     async fn index(&mut self) -> Result<(), Error> {
         let mut lost = self.named_and_missing().await?;
         lost.extend(self.done.found.iter().filter_map(|finding| named(&finding.object, ObjectType::Index)));
         if lost.is_empty() {
-            let examined = self.examine(&BTreeSet::new()).await?;
+            let examined = self.examine().await?;
             let cache = self.repository.cache();
             let mut nowhere = false;
             for id in examined.lacking.chunks.keys() {
@@ -304,8 +316,26 @@ impl<'a> Mender<'a> {
         }
         let record = self.repository.record().await?;
         let (executor, replica) = (&self.context.executor, self.replica);
-        let rebuilt = rebuild(self.repository, executor, replica, &record, &lost, self.pretend).await?;
+        let rebuilt = rebuild(self.repository, executor, replica, &record, &lost, self.pretended.is_some()).await?;
+        if self.options.read_data {
+            self.read(&rebuilt.packs).await?;
+        }
         self.done.rebuilt = Some(rebuilt);
+        Ok(())
+    }
+
+    /// Reads packs that no index named when everything was checked.
+    async fn read(&mut self, packs: &[(ObjectType, PackId)]) -> Result<(), Error> {
+        for (kind, pack) in packs {
+            match self.repository.get_stored(*kind, pack).await {
+                Ok(_) => {}
+                Err(RepositoryError::Damaged(damage)) => {
+                    self.repository.cache().set_damaged(pack, true).map_err(RepositoryError::from)?;
+                    self.done.found.push(finding(damage, vec![]));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
@@ -326,23 +356,23 @@ impl<'a> Mender<'a> {
         Ok(named)
     }
 
-    async fn examine(&self, assumed: &BTreeSet<ChunkId>) -> Result<Examined, Error> {
-        Ok(examine(self.repository, &self.context.executor, assumed, !self.pretend).await?)
+    async fn examine(&self) -> Result<Examined, Error> {
+        Ok(examine(self.repository, &self.context.executor, self.pretended.as_ref()).await?)
     }
 
-    /// Brings chunks back. Gives those that a dry run would have brought.
-    async fn chunks(&mut self) -> Result<BTreeSet<ChunkId>, Error> {
+    /// Brings chunks back.
+    async fn chunks(&mut self) -> Result<(), Error> {
         let healer = Healer {
             repository: self.repository,
             replica: self.replica,
             executor: &self.context.executor,
-            pretend: self.pretend,
+            pretend: self.pretended.is_some(),
         };
         let events = Arc::clone(&self.context.events);
         let progress = move |done, total| events.progress(&progressed(done, total));
-        let (mut assumed, mut lost) = (BTreeSet::new(), BTreeSet::new());
+        let mut lost = BTreeSet::new();
         for round in 0..ROUNDS_MAX {
-            let examined = self.examine(&assumed).await?;
+            let examined = self.examine().await?;
             let mut open = examined.lacking.chunks;
             open.retain(|id, _| !lost.contains(id));
             // The first round also stores descriptions anew that only damaged packs hold.
@@ -350,19 +380,19 @@ impl<'a> Mender<'a> {
                 break;
             }
             let (record, holdings) = (&examined.record, &examined.holdings);
-            let left = healer.heal(record, holdings, &open, &mut self.done.healed, &progress).await?;
-            if self.pretend {
-                assumed.extend(open.keys().filter(|id| !left.contains(*id)));
+            let came = healer.heal(record, holdings, &open, &mut self.done.healed, &progress).await?;
+            lost.extend(open.into_keys().filter(|id| !came.contains_key(id)));
+            if let Some(pretended) = &mut self.pretended {
+                pretended.chunks.extend(came);
             }
-            lost.extend(left);
         }
-        Ok(assumed)
+        Ok(())
     }
 
-    async fn decide(&mut self, assumed: &BTreeSet<ChunkId>) -> Result<(), Error> {
+    async fn decide(&mut self) -> Result<(), Error> {
         let given_up = if self.options.forget_lost { self.done.lost_manifests.clone() } else { BTreeSet::new() };
-        let (examined, decided) = if self.pretend {
-            let examined = self.examine(assumed).await?;
+        let (examined, decided) = if self.pretended.is_some() {
+            let examined = self.examine().await?;
             let decided = examined.decisions(self.repository, &given_up)?;
             (examined, decided)
         } else {
@@ -410,7 +440,7 @@ fn facts(done: &Repaired) -> StepFacts {
         ("findings_left", count(done.left.len())),
         ("objects_brought", count(done.brought.len())),
         ("objects_removed", count(done.removed.len())),
-        ("packs_indexed", done.rebuilt.as_ref().map_or(0, |rebuilt| rebuilt.packs)),
+        ("packs_indexed", done.rebuilt.as_ref().map_or(0, |rebuilt| rebuilt.packs.len() as u64)),
         ("packs_brought", healed.packs),
         ("bytes_brought", healed.bytes),
         ("chunks_salvaged", healed.chunks_salvaged),

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use self::choice::Choice;
-use self::remedy::finding;
+pub use self::remedy::finding;
 use self::unchecked::{Reason, Share, Unchecked};
 use self::view::View;
 use super::executor::Executor;

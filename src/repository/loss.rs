@@ -73,7 +73,7 @@ pub struct Lacking {
 
 /// Walks over snapshots whatever is missing.
 pub struct Walker {
-    reader: Arc<ChunkReader>,
+    readers: Vec<Arc<ChunkReader>>,
     holdings: Holdings,
     /// Roots of which nothing is missing, with their lengths: snapshots share most of their files.
     whole: HashSet<(u8, Vec<ChunkId>, u64)>,
@@ -83,9 +83,9 @@ pub struct Walker {
 }
 
 impl Walker {
-    /// Reads recipes and trees with `reader`.
-    pub fn new(reader: Arc<ChunkReader>, holdings: Holdings) -> Self {
-        Self { reader, holdings, whole: HashSet::new(), bases: HashSet::new(), lacking: Lacking::default() }
+    /// Reads recipes and trees with the first of the `readers` that can.
+    pub fn new(readers: Vec<Arc<ChunkReader>>, holdings: Holdings) -> Self {
+        Self { readers, holdings, whole: HashSet::new(), bases: HashSet::new(), lacking: Lacking::default() }
     }
 
     /// What the snapshots that were walked lack, and the holdings.
@@ -236,13 +236,16 @@ impl Walker {
         Ok(())
     }
 
-    /// The plaintext of a chunk of a recipe or tree, if it can still be read from anywhere here.
+    /// The plaintext of a chunk of a recipe or tree, if it can still be read.
     async fn read(&self, id: Option<ChunkId>) -> Result<Option<Bytes>, RepositoryError> {
         let Some(id) = id else { return Ok(None) };
-        match self.reader.chunk(&id).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => Ok(None),
-            Err(error) => Err(error),
+        for reader in &self.readers {
+            match reader.chunk(&id).await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(None)
     }
 }

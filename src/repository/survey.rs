@@ -159,7 +159,7 @@ impl Survey {
             (self.live, self.shared) = (marking.live, marking.shared);
             return Ok(());
         }
-        let mut walker = Walker::new(reader, Holdings::take(repository).await?);
+        let mut walker = Walker::new(vec![reader], Holdings::take(repository).await?);
         for snapshot in quarantined() {
             walker.snapshot(snapshot.id, &snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await?;
         }

@@ -92,7 +92,7 @@ fn document(done: &Repaired) -> Value {
     });
     let index = done.rebuilt.as_ref().map(|rebuilt| {
         json!({
-            "packs": rebuilt.packs,
+            "packs": rebuilt.packs.len(),
             "undescribed_packs": rebuilt.undescribed,
             "unreadable": rebuilt.damages.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "objects_put": rebuilt.indexes.len(),
@@ -176,7 +176,7 @@ fn actions(done: &Repaired) -> Vec<String> {
     lines.extend(done.brought.iter().map(|name| format!("bring `{name}` from the copy")));
     lines.extend(done.removed.iter().map(|name| format!("remove `{name}`, which nobody can read")));
     if let Some(rebuilt) = &done.rebuilt {
-        lines.push(format!("describe {} packs in the index again", rebuilt.packs));
+        lines.push(format!("describe {} packs in the index again", rebuilt.packs.len()));
         lines.extend(rebuilt.damages.iter().map(|damage| format!("leave a pack out of the index: {damage}")));
     }
     let healed = &done.healed;

@@ -35,7 +35,7 @@ fn remedy(object: &str) -> String {
 }
 
 /// The finding of damage that hurts `hurts`.
-pub(super) fn finding(damage: Damage, hurts: Vec<String>) -> Finding {
+pub fn finding(damage: Damage, hurts: Vec<String>) -> Finding {
     let remedy = remedy(&damage.object);
     Finding { object: damage.object, layer: damage.layer.to_owned(), problem: damage.problem, hurts, remedy }
 }

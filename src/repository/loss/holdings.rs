@@ -1,6 +1,6 @@
 //! Which chunks are held: by packs that are there and were not found damaged.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::format::layout;
@@ -16,7 +16,7 @@ pub struct Holdings {
     trusted: HashSet<PackId>,
     based: BTreeSet<PackId>,
     segments: HashMap<(PackId, u32), bool>,
-    assumed: BTreeSet<ChunkId>,
+    assumed: BTreeMap<ChunkId, u64>,
 }
 
 impl Holdings {
@@ -36,11 +36,11 @@ impl Holdings {
             }
         }
         let based = cache.based_packs()?;
-        Ok(Self { cache, trusted, based, segments: HashMap::new(), assumed: BTreeSet::new() })
+        Ok(Self { cache, trusted, based, segments: HashMap::new(), assumed: BTreeMap::new() })
     }
 
-    /// The same, as if these chunks were held, too.
-    pub fn assuming(self, assumed: BTreeSet<ChunkId>) -> Self {
+    /// The same, as if these chunks, of these lengths, were held, too.
+    pub fn assuming(self, assumed: BTreeMap<ChunkId, u64>) -> Self {
         Self { assumed, ..self }
     }
 
@@ -57,7 +57,10 @@ impl Holdings {
     /// Whether a chunk is held, and its length if an index names it.
     pub(super) fn look(&mut self, id: &ChunkId, depth: u32) -> Result<(bool, Option<u64>), RepositoryError> {
         let found = self.cache.find_all(id)?;
-        let mut held = self.assumed.contains(id);
+        if let Some(length) = self.assumed.get(id) {
+            return Ok((true, Some(*length)));
+        }
+        let mut held = false;
         for location in &found {
             held |= self.trusted.contains(&location.pack) && self.opens(location.pack, location.segment, depth)?;
             if held {

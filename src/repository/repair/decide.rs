@@ -1,9 +1,10 @@
 //! What follows from what is there: one mark that confirms snapshots of copied repositories, quarantines those of which
 //! something is lost, reinstates those that are whole again, and condemns packs that cannot be trusted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::format::manifest::Manifest;
 use crate::format::mark::Decisions;
 use crate::id::{ChunkId, PackId, SnapshotId};
 use crate::repository::chunks::ChunkReader;
@@ -17,6 +18,17 @@ use crate::repository::{Repository, RepositoryError};
 
 /// How often it is decided anew because another run was faster.
 const TRIES_MAX: u32 = 100;
+
+/// What a dry run takes for mended.
+#[derive(Default)]
+pub struct Pretended {
+    /// Chunks that would be brought back, with their lengths.
+    pub chunks: BTreeMap<ChunkId, u64>,
+    /// Manifests that would.
+    pub manifests: BTreeMap<SnapshotId, Manifest>,
+    /// Where recipes are read that are nowhere else.
+    pub replica: Option<Arc<Repository>>,
+}
 
 /// What is there of the snapshots that count, or should.
 pub struct Examined {
@@ -33,18 +45,17 @@ pub struct Examined {
 }
 
 /// Looks at everything that snapshots need. Of the late ones only those of a copied repository count: their runs put no
-/// leases here, or said that they had ended in time. The chunks `assumed` count as held. What the cache says of the index is
-/// brought up to date if `sync`.
+/// leases here, or said that they had ended in time. What is `pretended` counts as there; then what the cache says of the index
+/// is not brought up to date.
 pub async fn examine(
     repository: &Arc<Repository>,
     executor: &Arc<dyn Executor>,
-    assumed: &BTreeSet<ChunkId>,
-    sync: bool,
+    pretended: Option<&Pretended>,
 ) -> Result<Examined, RepositoryError> {
     // Marks before packs: what goes in between was condemned before.
     let record = repository.record().await?;
     let listed = repository.listed_manifests().await?;
-    if sync {
+    if pretended.is_none() {
         repository.sync_index().await?;
     }
     // Those that cannot be read were told by the check.
@@ -56,7 +67,19 @@ pub async fn examine(
             !snapshot.late || runs.get(&snapshot.manifest.run).is_none_or(copied)
         });
     }
-    let holdings = Holdings::take(repository).await?.assuming(assumed.clone());
+    let mut holdings = Holdings::take(repository).await?;
+    let reader = |of: &Arc<Repository>| ChunkReader::cached(Arc::clone(of), Arc::clone(executor));
+    let mut readers = vec![];
+    match pretended {
+        None => readers.push(Arc::new(reader(repository))),
+        Some(pretended) => {
+            readers.push(Arc::new(reader(repository).as_indexed()));
+            readers.extend(pretended.replica.as_ref().map(|replica| Arc::new(reader(replica))));
+            holdings = holdings.assuming(pretended.chunks.clone());
+            let brought = pretended.manifests.iter();
+            snapshots.extend(brought.map(|(id, manifest)| Snapshot::new(*id, manifest.clone())));
+        }
+    }
     let (cache, trusted) = (Arc::clone(repository.cache()), holdings.trusted().clone());
     let mut pardon = BTreeSet::new();
     let mut visit = |id: &ChunkId| -> Result<(), RepositoryError> {
@@ -68,9 +91,7 @@ pub async fn examine(
         }
         Ok(())
     };
-    let reader = ChunkReader::cached(Arc::clone(repository), Arc::clone(executor));
-    let reader = Arc::new(if sync { reader } else { reader.as_indexed() });
-    let mut walker = Walker::new(reader, holdings);
+    let mut walker = Walker::new(readers, holdings);
     for snapshot in &snapshots {
         walker.snapshot(snapshot.id, &snapshot.manifest, &mut visit).await?;
     }
@@ -111,7 +132,7 @@ pub async fn settle(
     lost: &BTreeSet<SnapshotId>,
 ) -> Result<(Examined, Decisions), RepositoryError> {
     for _ in 0..TRIES_MAX {
-        let examined = examine(repository, executor, &BTreeSet::new(), true).await?;
+        let examined = examine(repository, executor, None).await?;
         let decisions = examined.decisions(repository, lost)?;
         if decisions.is_empty() {
             return Ok((examined, decisions));

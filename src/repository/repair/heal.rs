@@ -3,7 +3,7 @@
 //!
 //! A damaged pack stays where it is: its name is taken. `decide` condemns it, and `prune` deletes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,7 +51,8 @@ pub struct Healer<'a> {
 }
 
 impl Healer<'_> {
-    /// Brings back what it can of the chunks `open`, which no pack holds that can be trusted. Gives those that are lost.
+    /// Brings back what it can of the chunks `open`, which no pack holds that can be trusted. Gives those that came back, with
+    /// their lengths; the others are lost.
     pub async fn heal(
         &self,
         record: &Record,
@@ -59,18 +60,20 @@ impl Healer<'_> {
         open: &BTreeMap<ChunkId, ObjectType>,
         healed: &mut Healed,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
-    ) -> Result<BTreeSet<ChunkId>, RepositoryError> {
+    ) -> Result<BTreeMap<ChunkId, u64>, RepositoryError> {
         let there = self.put_back(record, open, healed).await?;
         let mut present: HashSet<PackId> = holdings.trusted().union(&there).copied().collect();
         present.retain(|pack| !record.condemned.contains_key(pack));
-        let mut open = open.clone();
-        let cache = self.repository.cache();
-        for id in open.keys().copied().collect::<Vec<_>>() {
-            if cache.find_all(&id)?.iter().any(|location| there.contains(&location.pack)) {
-                open.remove(&id);
+        let (mut left, mut came) = (open.clone(), BTreeMap::new());
+        for id in open.keys() {
+            let found = self.repository.cache().find_all(id)?;
+            if let Some(location) = found.iter().find(|location| there.contains(&location.pack)) {
+                left.remove(id);
+                came.insert(*id, location.length.into());
             }
         }
-        self.store_anew(present, &open, healed, progress).await
+        self.store_anew(present, &left, healed, &mut came, progress).await?;
+        Ok(came)
     }
 
     /// Puts packs back that are missing here and whole in the replica, if they hold a chunk that is `open`.
@@ -127,12 +130,12 @@ impl Healer<'_> {
         present: HashSet<PackId>,
         open: &BTreeMap<ChunkId, ObjectType>,
         healed: &mut Healed,
+        came: &mut BTreeMap<ChunkId, u64>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
-    ) -> Result<BTreeSet<ChunkId>, RepositoryError> {
+    ) -> Result<(), RepositoryError> {
         let descriptions = self.lost_descriptions(&present)?;
-        let mut lost = BTreeSet::new();
         if open.is_empty() && descriptions.is_empty() {
-            return Ok(lost);
+            return Ok(());
         }
         let budget = Budget::new(BUDGET_BYTES_DEFAULT).expect("the default is above the least");
         let options = SessionOptions { budget, executor: Arc::clone(self.executor), stage: None };
@@ -148,20 +151,18 @@ impl Healer<'_> {
                     None => (None, &mut healed.chunks_from_replica),
                 },
             };
-            match bytes {
-                None => drop(lost.insert(*id)),
-                Some(bytes) => {
-                    *counter += 1;
-                    if !self.pretend {
-                        writer.store_chunk(*kind, *id, bytes).await?;
-                    }
+            if let Some(bytes) = bytes {
+                *counter += 1;
+                came.insert(*id, bytes.len() as u64);
+                if !self.pretend {
+                    writer.store_chunk(*kind, *id, bytes).await?;
                 }
             }
             progress(done, open.len() as u64);
         }
         healed.descriptions += descriptions.len() as u64;
         if self.pretend {
-            return Ok(lost);
+            return Ok(());
         }
         for description in &descriptions {
             session.keep_description(description).await?;
@@ -170,7 +171,7 @@ impl Healer<'_> {
         let packs = session.flush().await?;
         healed.stored_bytes += session.stored_bytes().await;
         session.write_index(packs).await?;
-        Ok(lost)
+        Ok(())
     }
 
     /// Chunks in the order in which they lie in packs, so that each segment is opened once.

@@ -24,7 +24,7 @@ use crate::seal::pack::PackOpener;
 #[derive(Debug, Default)]
 pub struct Rebuilt {
     /// Packs that are in the index again.
-    pub packs: u64,
+    pub packs: Vec<(ObjectType, PackId)>,
     /// Packs that nothing describes: what interrupted runs left, or what can only be described by a copy.
     pub undescribed: u64,
     /// Packs that could not be opened.
@@ -147,7 +147,7 @@ impl Rebuilding<'_> {
 
     async fn put_all(&mut self, entries: Vec<PackEntry>) -> Result<(), RepositoryError> {
         let (mut group, mut chunks) = (Vec::new(), 0);
-        self.done.packs += entries.len() as u64;
+        self.done.packs.extend(entries.iter().map(|entry| (entry.kind, entry.id)));
         for entry in entries {
             chunks += entry.chunk_count();
             group.push(entry);
