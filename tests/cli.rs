@@ -371,6 +371,51 @@ fn a_sound_repository_verifies_and_a_damaged_one_ends_with_4() {
     assert!(!found["findings"].as_array().unwrap().is_empty());
 }
 
+#[test]
+fn verify_of_one_snapshot_reads_only_the_packs_that_it_needs() {
+    let machine = Machine::new();
+    machine.init();
+    let back_up = |content: &str| {
+        let folder = machine.path("art");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), content.repeat(1000)).unwrap();
+        let path = machine.text("art");
+        let said = machine.opened(&["create", "from-files", "--json", "--artifacts-path", &path]).ends(0).json();
+        said["id"].as_str().unwrap().to_owned()
+    };
+    let first = back_up("first");
+    let of_first = pack_files(&machine);
+    let second = back_up("second");
+    let of_second: Vec<PathBuf> = pack_files(&machine).into_iter().filter(|pack| !of_first.contains(pack)).collect();
+    let whole = machine.opened(&["verify", &first, "--depth", "data", "--json"]).ends(0).json();
+    let number = |document: &Value, name: &str| document[name].as_u64().unwrap();
+    assert_eq!(number(&whole, "packs_read"), of_first.len() as u64, "{whole:#}");
+    let told = whole["not_checked"].as_array().unwrap().iter().find(|told| told["what"] == "packs").unwrap();
+    assert_eq!((told["reason"].as_str(), number(told, "count")), (Some("not-asked-for"), of_second.len() as u64));
+    of_second.iter().for_each(|pack| spoil(pack));
+    machine.opened(&["verify", &first, "--depth", "data"]).ends(0);
+    machine.opened(&["verify", &second, "--depth", "data"]).ends(4);
+    // A machine that has no recipe of it in its cache cannot know what it needs.
+    let read = machine.opened(&["verify", &second, "--depth", "data", "--no-cache", "--json"]).ends(4).json();
+    assert_eq!(number(&read, "packs_read"), number(&read, "packs"), "{read:#}");
+}
+
+fn pack_files(machine: &Machine) -> Vec<PathBuf> {
+    ["repo/packs", "repo/trees"].iter().flat_map(|folder| all_files(&machine.path(folder))).collect()
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
+}
+
+/// Changes every byte and not the length.
+fn spoil(file: &Path) {
+    let bytes: Vec<u8> = fs::read(file).unwrap().iter().map(|byte| byte ^ 1).collect();
+    fs::remove_file(file).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
 fn first_file(folder: &Path) -> PathBuf {
     let path = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     if path.is_dir() { first_file(&path) } else { path }

@@ -16,6 +16,7 @@ mod clear;
 mod data;
 mod decisions;
 mod manifests;
+mod needed;
 mod presence;
 mod remedy;
 mod reports;
@@ -53,7 +54,7 @@ pub enum Depth {
 pub struct Request {
     /// Which packs to read, at depth [`Depth::Data`]; `None`: depth [`Depth::Structure`].
     pub read: Option<Choice>,
-    /// Only these snapshots; empty: all.
+    /// Only these snapshots, and of packs only those that they need; empty: all.
     pub only: BTreeSet<SnapshotId>,
     /// The newest snapshot that this machine has seen in the repository.
     pub known_head: Option<SnapshotId>,
@@ -138,7 +139,10 @@ pub async fn check_chosen(
     checker.packs_present().await?;
     checker.checked.packs = checker.view.packs().len() as u64;
     match &request.read {
-        Some(choice) => checker.pack_data(choice, &read_before, progress).await?,
+        Some(choice) => {
+            let needed = if request.only.is_empty() { None } else { checker.needed(&snapshots).await? };
+            checker.pack_data(choice, needed.as_ref(), &read_before, progress).await?;
+        }
         None => checker.pass_all(Reason::Depth),
     }
     checker.streams(&snapshots).await?;
