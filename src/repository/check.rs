@@ -125,6 +125,8 @@ pub async fn check_chosen(
         damages: Vec::new(),
         hurt_packs: HashSet::new(),
         view: View::default(),
+        packs_listed: false,
+        first_packs: HashSet::new(),
         passed: BTreeMap::new(),
     };
     checker.clear_objects().await?;
@@ -137,7 +139,8 @@ pub async fn check_chosen(
     let read_before = checker.reports().await?;
     checker.leases().await?;
     checker.packs_present().await?;
-    checker.checked.packs = checker.view.packs().len() as u64;
+    checker.first_packs = checker.view.packs().keys().copied().collect();
+    checker.checked.packs = checker.first_packs.len() as u64;
     match &request.read {
         Some(choice) => {
             let needed = if request.only.is_empty() { None } else { checker.needed(&snapshots).await? };
@@ -157,6 +160,10 @@ struct Checker {
     damages: Vec<(PackId, Damage)>,
     hurt_packs: HashSet<PackId>,
     view: View,
+    /// Whether the packs were listed: until then new ones need not be asked for one by one.
+    packs_listed: bool,
+    /// Packs that the index named when it was decided which ones to read. Each is accounted for; what comes later appeared.
+    first_packs: HashSet<PackId>,
     /// Packs that were not read.
     passed: BTreeMap<Reason, Share>,
 }
@@ -181,6 +188,12 @@ impl Checker {
         }
     }
 
+    fn pass_appeared(&mut self) {
+        for (_, facts) in self.view.packs().iter().filter(|(id, _)| !self.first_packs.contains(*id)) {
+            self.passed.entry(Reason::Appeared).or_default().add(facts.stored_size.into());
+        }
+    }
+
     /// How many requests pay at the same time.
     fn at_once(&self) -> usize {
         self.repository.store().capabilities().concurrency.max(1)
@@ -189,6 +202,7 @@ impl Checker {
     async fn finish(mut self) -> Result<Checked, RepositoryError> {
         self.checked.condemned_packs =
             self.view.packs().keys().filter(|pack| self.view.record.condemned.contains_key(pack)).count() as u64;
+        self.pass_appeared();
         let passed = std::mem::take(&mut self.passed);
         let packs = passed.into_iter().filter_map(|(reason, share)| Unchecked::packs(reason, share));
         self.checked.not_checked.extend(packs);
