@@ -18,8 +18,9 @@ use infrahub_backup::format::manifest::{
 };
 use infrahub_backup::id::{ChunkId, ObjectId, ObjectName, RunId};
 use infrahub_backup::ops::create::{CreateOptions, Source};
+use infrahub_backup::ops::replicate::make_replica;
 use infrahub_backup::ops::restore::{self, RestoreOptions, Target};
-use infrahub_backup::ops::{dump, verify};
+use infrahub_backup::ops::{Events, Level, Progress, dump, init, verify};
 use infrahub_backup::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use infrahub_backup::repository::cache::Cache;
 use infrahub_backup::repository::check::{Depth, check};
@@ -441,4 +442,70 @@ async fn a_slow_store_does_not_hold_a_component_back_when_there_is_a_stage() {
         out.extend_from_slice(&piece);
     }
     assert!(out == content);
+}
+
+/// A store that answers politely and replaces what is there.
+#[derive(Debug)]
+struct Replacing(LocalStore);
+#[async_trait::async_trait]
+impl Store for Replacing {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.0.delete(name).await?;
+        match self.0.put_new(name, bytes).await {
+            Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            other => other,
+        }
+    }
+    async fn get(&self, name: &ObjectName, m: u64) -> Result<Bytes, StoreError> {
+        self.0.get(name, m).await
+    }
+    async fn get_range(&self, name: &ObjectName, r: Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, r).await
+    }
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.size(name).await
+    }
+    async fn list(&self, p: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list(p).await
+    }
+    async fn delete(&self, name: &ObjectName) -> Result<infrahub_backup::storage::Deletion, StoreError> {
+        self.0.delete(name).await
+    }
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(Level, String)>>);
+impl Events for Told {
+    fn message(&self, level: Level, text: &str) {
+        self.0.lock().unwrap().push((level, text.to_owned()));
+    }
+    fn progress(&self, _: &Progress) {}
+    fn progress_done(&self, _: &'static str, _: &str) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_not_made_in_a_store_that_cannot_keep_one_unless_it_is_for_a_single_writer() {
+    let place = place().await;
+    let folder = |name: &str| LocalStore::create(place.folder.path().join(name)).unwrap();
+    let target = Replacing(folder("replica"));
+    let refused = make_replica(&place.context, &place.repository, &target).await.unwrap_err();
+    assert!(told(&refused).contains("cannot keep a repository: a put of a name that is taken"), "{}", told(&refused));
+    assert_eq!(target.list("config").await.unwrap().len() + target.list("keys").await.unwrap().len(), 0);
+    let alone: Arc<dyn Store> = Arc::new(folder("alone"));
+    let founded = init::init(&place.context, &*alone, true, NewCredential::KeyFile).await.unwrap();
+    let source = place.context.open(alone, &Credential::KeyFile(founded.key_file.unwrap())).await.unwrap();
+    let events = Arc::new(Told::default());
+    let context = infrahub_backup::ops::Context { events: events.clone(), ..place.context.clone() };
+    make_replica(&context, &source, &target).await.unwrap();
+    assert_eq!(target.list("config").await.unwrap().len(), 1);
+    let warned = events.0.lock().unwrap();
+    let warns = |text: &str| warned.iter().any(|(level, said)| *level == Level::Warning && said.contains(text));
+    assert!(warns("a put of a name that is taken") && warns("single writer"), "{warned:?}");
 }

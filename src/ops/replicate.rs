@@ -30,7 +30,7 @@ use crate::repository::Repository;
 use crate::repository::lease::RunLease;
 
 pub use choose::{Chosen, Selection};
-pub use found::found_replica;
+pub use found::{found_replica, make_replica};
 pub use needs::Needed;
 pub use outcome::{Counts, LeftOut, Pair, Reason, Replicated};
 pub use proof::{SetProof, StreamProof};

@@ -17,8 +17,8 @@ use crate::cli::session::Session;
 use crate::cli::settings::{Location, Settings};
 use crate::id::SnapshotId;
 use crate::ops::replicate::{
-    LeftOut, Mode, Pair, ReplicateOptions, ReplicatePlan, Replicated, Selection, found_replica, plan, relation,
-    replicate,
+    LeftOut, Mode, Pair, ReplicateOptions, ReplicatePlan, Replicated, Selection, found_replica, make_replica, plan,
+    relation, replicate,
 };
 use crate::repository::Repository;
 use crate::seal::slot::Credential;
@@ -132,7 +132,7 @@ async fn made(
 ) -> Result<Arc<Repository>, Failure> {
     if !args.other_keys() {
         let store = place::make_store(location, &there.settings)?;
-        found_replica(source, &*store).await?;
+        make_replica(&there.context, source, &*store).await?;
         return opened(there, store, credential).await;
     }
     let key = there.context.cancel.or(init::new_key(there, location, false, false)).await??;
