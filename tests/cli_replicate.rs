@@ -90,6 +90,14 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
+fn a_place_without_a_replica_is_told_with_the_whole_command_that_makes_one() {
+    let sandbox = Sandbox::with_repository();
+    let refused = sandbox.run(["replicate", "--to", sandbox.path("replica").to_str().expect("text")]).with_code(10);
+    refused.says(&["infrahub-backup replicate --to PLACE --init"]);
+    assert!(!sandbox.path("replica").exists());
+}
+
+#[test]
 fn the_source_itself_and_another_repository_are_refused_as_targets() {
     let sandbox = Sandbox::with_repository();
     back_up(&sandbox, "one");

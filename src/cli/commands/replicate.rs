@@ -56,7 +56,8 @@ pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
             (Some(target), location)
         }
         Place::Empty(location) if !args.init => {
-            return Err(place::missing(&location).hint("to make the replica there: infrahub-backup replicate --init"));
+            return Err(place::missing(&location)
+                .hint("to make the replica there: infrahub-backup replicate --to PLACE --init"));
         }
         Place::Empty(location) if args.dry_run => (None, location.to_string()),
         Place::Empty(location) => {
