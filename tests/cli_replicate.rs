@@ -90,6 +90,24 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
+fn what_a_dry_run_would_leave_out_is_not_among_what_it_would_copy() {
+    let sandbox = Sandbox::with_repository();
+    let first = back_up(&sandbox, "one");
+    let before = support::files_below(&sandbox.repository.join("packs"));
+    let second = back_up(&sandbox, "two");
+    for pack in
+        support::files_below(&sandbox.repository.join("packs")).into_keys().filter(|pack| !before.contains_key(pack))
+    {
+        std::fs::remove_file(sandbox.repository.join("packs").join(pack)).expect("a pack");
+    }
+    let place = sandbox.path("replica");
+    let arguments = ["replicate", "--to", place.to_str().expect("text"), "--init", "--dry-run", "--json"];
+    let planned = sandbox.run(arguments).ok().json();
+    assert_eq!(planned["copy"], serde_json::json!([first]), "{planned:#}");
+    assert_eq!(planned["left_out"][0]["snapshot"], second, "{planned:#}");
+}
+
+#[test]
 fn a_place_without_a_replica_is_told_with_the_whole_command_that_makes_one() {
     let sandbox = Sandbox::with_repository();
     let refused = sandbox.run(["replicate", "--to", sandbox.path("replica").to_str().expect("text")]).with_code(10);

@@ -136,6 +136,7 @@ pub async fn plan(
             let view = needs::View::take(source, target).await?;
             let found = needs::gather(context, source, target, &view, &chosen.snapshots).await?;
             left_out.extend(found.hurt);
+            chosen.snapshots.retain(|snapshot| left_out.iter().all(|left| left.id != snapshot.id));
             Some(found.needs.summary())
         }
     };

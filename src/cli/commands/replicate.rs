@@ -276,7 +276,7 @@ fn plan_text(planned: &ReplicatePlan, place: &str, init: bool) -> String {
     if init {
         let _ = writeln!(text, "would make a repository in {place}");
     }
-    let many = planned.chosen.snapshots.len() - planned.left_out.iter().filter(|left| is_chosen(planned, left)).count();
+    let many = planned.chosen.snapshots.len();
     let _ = match planned.needed {
         Some(needed) => {
             let (packs, bytes) = (needed.packs, render::size(needed.bytes));
@@ -286,8 +286,4 @@ fn plan_text(planned: &ReplicatePlan, place: &str, init: bool) -> String {
     };
     rest(&mut text, &planned.chosen.forgotten, &planned.chosen.late, &planned.left_out);
     text
-}
-
-fn is_chosen(planned: &ReplicatePlan, left: &LeftOut) -> bool {
-    planned.chosen.snapshots.iter().any(|snapshot| snapshot.id == left.id)
 }
