@@ -79,6 +79,22 @@ fn what_the_replica_has_forgotten_does_not_come_back() {
 }
 
 #[test]
+fn the_report_agrees_with_the_exit_code_where_a_named_snapshot_is_forgotten_there() {
+    let sandbox = Sandbox::with_repository();
+    let first = back_up(&sandbox, "one");
+    back_up(&sandbox, "two");
+    replicate(&sandbox).ok();
+    on_replica(&sandbox, &["forget", &first]).ok();
+    let outcome = || on_replica(&sandbox, &["report", "show", "latest", "--json"]).ok().json()["outcome"].clone();
+    let place = sandbox.path("replica");
+    let arguments = ["replicate", "--to", place.to_str().expect("text")];
+    sandbox.run(arguments).ok();
+    assert_eq!(outcome(), "done");
+    sandbox.run(arguments.into_iter().chain(["--snapshot", &first])).with_code(3);
+    assert_eq!(outcome(), "incomplete");
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let sandbox = Sandbox::with_repository();
     back_up(&sandbox, "one");

@@ -167,7 +167,7 @@ pub async fn replicate(
     context.events.progress_done("replicate", &target.store().location());
     let result = recorder.end_with(context, step, result, facts);
     let outcome = match &result {
-        Ok(done) if done.is_whole() => Outcome::Done,
+        Ok(done) if done.is_whole(&options.selection) => Outcome::Done,
         Ok(_) => Outcome::Incomplete,
         Err(_) => Outcome::Failed,
     };

@@ -169,11 +169,8 @@ async fn made(
     opened(there, made.store, &made.credential).await
 }
 
-/// What is asked for by name and is not in the target makes the run incomplete; what is left out of all only if it should not.
 fn exit(done: &Replicated, selection: &Selection) -> Exit {
-    let named = matches!(selection, Selection::Only(_));
-    let lacking = named && !(done.forgotten.is_empty() && done.late.is_empty());
-    match (done.findings.is_empty(), done.is_whole() && !lacking) {
+    match (done.findings.is_empty(), done.is_whole(selection)) {
         (false, _) => Exit::Damage,
         (true, false) => Exit::Incomplete,
         (true, true) => Exit::Done,
