@@ -95,6 +95,19 @@ fn the_report_agrees_with_the_exit_code_where_a_named_snapshot_is_forgotten_ther
 }
 
 #[test]
+fn only_in_the_target_are_snapshots_that_the_source_has_not() {
+    let sandbox = Sandbox::with_repository();
+    let ids = ["one", "two", "three"].map(|seed| back_up(&sandbox, seed));
+    replicate(&sandbox).ok();
+    let place = sandbox.path("replica");
+    let named = ["replicate", "--to", place.to_str().expect("text"), "--snapshot", &ids[1], "--json"];
+    let proof = || sandbox.run(named).ok().json()["proof"].clone();
+    assert_eq!((&proof()["in_both"], &proof()["only_in_target"]), (&1.into(), &0.into()));
+    sandbox.run(["forget", &ids[0]]).ok();
+    assert_eq!((&proof()["in_both"], &proof()["only_in_target"]), (&1.into(), &1.into()));
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let sandbox = Sandbox::with_repository();
     back_up(&sandbox, "one");
