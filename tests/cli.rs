@@ -400,6 +400,18 @@ fn verify_of_one_snapshot_reads_only_the_packs_that_it_needs() {
     assert_eq!(number(&read, "packs_read"), number(&read, "packs"), "{read:#}");
 }
 
+#[test]
+fn a_budget_without_a_key_warns_in_one_line_that_it_takes_the_same_packs_each_time() {
+    let machine = Machine::new();
+    machine.init();
+    machine.create();
+    let warned = |more: &[&str]| {
+        let said = machine.opened(&[&["verify", "--without-key", "--budget", "1MB", "--quiet"], more].concat()).ends(0);
+        said.err.lines().filter(|line| line.contains("--shard or --sample")).count()
+    };
+    assert_eq!((warned(&[]), warned(&["--shard", "1/2"]), warned(&["--sample", "50%"])), (1, 0, 0));
+}
+
 fn pack_files(machine: &Machine) -> Vec<PathBuf> {
     ["repo/packs", "repo/trees"].iter().flat_map(|folder| all_files(&machine.path(folder))).collect()
 }

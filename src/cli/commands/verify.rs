@@ -15,7 +15,7 @@ use crate::cli::settings::Settings;
 use crate::env::{Entropy, random_bytes};
 use crate::format::report::Finding;
 use crate::ops::verify::{VerifyOptions, describe, verify_with, verify_without_key};
-use crate::ops::{Cancel, Events};
+use crate::ops::{Cancel, Events, Level};
 use crate::repository::Outside;
 use crate::repository::check::Checked;
 use crate::repository::check::choice::{Choice, Sample};
@@ -68,6 +68,10 @@ pub async fn run_without_key(
     let (choice, _) = choice(args, &*outside.entropy);
     if args.scratch.is_some() {
         return Err(Failure::usage("without a key nothing can be restored, so that `--scratch` has no use"));
+    }
+    if choice.budget.is_some() && choice.shard.is_none() && choice.sample.is_none() {
+        let text = "without a key nobody knows what was read before, so that `--budget` takes the same packs each time: add --shard or --sample";
+        log.message(Level::Warning, text);
     }
     let store = place::store(settings)?;
     let executor: Arc<dyn Executor> = Arc::new(RayonExecutor);
