@@ -401,6 +401,38 @@ fn verify_of_one_snapshot_reads_only_the_packs_that_it_needs() {
 }
 
 #[test]
+fn quiet_says_nothing_of_a_success_and_all_that_must_be_looked_at() {
+    let machine = Machine::new();
+    machine.init();
+    machine.create();
+    let path = machine.text("art");
+    let create = ["create", "from-files", "--artifacts-path", &path];
+    let quiet = |arguments: &[&str]| machine.opened(&[arguments, &["--quiet"]].concat());
+    let hold = ["snapshots", "hold", "latest"];
+    for arguments in
+        [&create[..], &["verify"], &["verify", "--without-key"], &hold, &["forget", "--keep-last", "1"], &["prune"]]
+    {
+        let said = quiet(arguments).ends(0);
+        assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""), "{arguments:?}");
+    }
+    // What somebody asks to see is no news of a success.
+    for arguments in [&["snapshots"][..], &["report"], &["prune", "--dry-run"], &["snapshots", "show", "latest"]] {
+        assert_ne!(quiet(arguments).ends(0).out, "", "{arguments:?}");
+    }
+    assert_eq!(quiet(&["verify", "--json"]).ends(0).json()["findings"], serde_json::json!([]));
+    spoil(&first_file(&machine.path("repo/packs")));
+    let found = quiet(&["verify", "--depth", "data"]).ends(4);
+    assert!(found.out.contains("damage in packs/"), "{}", found.out);
+}
+
+#[test]
+fn quiet_still_says_where_a_new_key_file_is() {
+    let machine = Machine::new();
+    let said = machine.opened(&["init", "--no-password", "--quiet"]).ends(0);
+    assert!(said.out.contains(&machine.text("repo.key")), "{}", said.out);
+}
+
+#[test]
 fn a_budget_without_a_key_warns_in_one_line_that_it_takes_the_same_packs_each_time() {
     let machine = Machine::new();
     machine.init();

@@ -77,8 +77,8 @@ pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
     }
     let target = target.expect("only a dry run goes on without a target");
     let done = replicate(context, &source, &target, &options).await?;
-    session.out.result(&document(&done, &source, &target), || text(&done, &place))?;
-    Ok(exit(&done, &options.selection))
+    let exit = exit(&done, &options.selection);
+    session.out.done(exit, &document(&done, &source, &target), || text(&done, &place))
 }
 
 /// The snapshots that are asked for.

@@ -52,8 +52,7 @@ pub async fn run(session: &Session, args: &Verify) -> Result<Exit, Failure> {
         0 => String::new(),
         many => format!("{many} snapshots were restored to scratch files and decoded\n"),
     };
-    session.out.result(&document, || rehearsed + &text(&verified.checked, read.as_ref()))?;
-    Ok(exit(&verified.checked))
+    session.out.done(exit(&verified.checked), &document, || rehearsed + &text(&verified.checked, read.as_ref()))
 }
 
 /// `verify --without-key`
@@ -80,8 +79,7 @@ pub async fn run_without_key(
     let checked = checking.await?;
     let mut document = document(&checked, "without-key", &choice);
     document["report"] = Value::Null;
-    out.result(&document, || text(&checked, Some(&choice)))?;
-    Ok(exit(&checked))
+    out.done(exit(&checked), &document, || text(&checked, Some(&choice)))
 }
 
 /// Which packs the flags choose, and whether they choose at all.
