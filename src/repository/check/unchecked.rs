@@ -30,7 +30,7 @@ pub enum Reason {
     NoKey,
     /// Landed after the lease of its run and is not confirmed: whether it is whole is not known yet.
     Late,
-    /// Not among the snapshots that were asked for.
+    /// Not among the snapshots that were asked for; of packs: needed by none of these.
     NotAskedFor,
     /// Resolved and read, but not written to files.
     NotRehearsed,
