@@ -371,6 +371,95 @@ fn a_sound_repository_verifies_and_a_damaged_one_ends_with_4() {
     assert!(!found["findings"].as_array().unwrap().is_empty());
 }
 
+#[test]
+fn verify_of_one_snapshot_reads_only_the_packs_that_it_needs() {
+    let machine = Machine::new();
+    machine.init();
+    let back_up = |content: &str| {
+        let folder = machine.path("art");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("file"), content.repeat(1000)).unwrap();
+        let path = machine.text("art");
+        let said = machine.opened(&["create", "from-files", "--json", "--artifacts-path", &path]).ends(0).json();
+        said["id"].as_str().unwrap().to_owned()
+    };
+    let first = back_up("first");
+    let of_first = pack_files(&machine);
+    let second = back_up("second");
+    let of_second: Vec<PathBuf> = pack_files(&machine).into_iter().filter(|pack| !of_first.contains(pack)).collect();
+    let whole = machine.opened(&["verify", &first, "--depth", "data", "--json"]).ends(0).json();
+    let number = |document: &Value, name: &str| document[name].as_u64().unwrap();
+    assert_eq!(number(&whole, "packs_read"), of_first.len() as u64, "{whole:#}");
+    let told = whole["not_checked"].as_array().unwrap().iter().find(|told| told["what"] == "packs").unwrap();
+    assert_eq!((told["reason"].as_str(), number(told, "count")), (Some("not-asked-for"), of_second.len() as u64));
+    of_second.iter().for_each(|pack| spoil(pack));
+    machine.opened(&["verify", &first, "--depth", "data"]).ends(0);
+    machine.opened(&["verify", &second, "--depth", "data"]).ends(4);
+    // A machine that has no recipe of it in its cache cannot know what it needs.
+    let read = machine.opened(&["verify", &second, "--depth", "data", "--no-cache", "--json"]).ends(4).json();
+    assert_eq!(number(&read, "packs_read"), number(&read, "packs"), "{read:#}");
+}
+
+#[test]
+fn quiet_says_nothing_of_a_success_and_all_that_must_be_looked_at() {
+    let machine = Machine::new();
+    machine.init();
+    machine.create();
+    let path = machine.text("art");
+    let create = ["create", "from-files", "--artifacts-path", &path];
+    let quiet = |arguments: &[&str]| machine.opened(&[arguments, &["--quiet"]].concat());
+    let hold = ["snapshots", "hold", "latest"];
+    for arguments in
+        [&create[..], &["verify"], &["verify", "--without-key"], &hold, &["forget", "--keep-last", "1"], &["prune"]]
+    {
+        let said = quiet(arguments).ends(0);
+        assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""), "{arguments:?}");
+    }
+    // What somebody asks to see is no news of a success.
+    for arguments in [&["snapshots"][..], &["report"], &["prune", "--dry-run"], &["snapshots", "show", "latest"]] {
+        assert_ne!(quiet(arguments).ends(0).out, "", "{arguments:?}");
+    }
+    assert_eq!(quiet(&["verify", "--json"]).ends(0).json()["findings"], serde_json::json!([]));
+    spoil(&first_file(&machine.path("repo/packs")));
+    let found = quiet(&["verify", "--depth", "data"]).ends(4);
+    assert!(found.out.contains("damage in packs/"), "{}", found.out);
+}
+
+#[test]
+fn quiet_still_says_where_a_new_key_file_is() {
+    let machine = Machine::new();
+    let said = machine.opened(&["init", "--no-password", "--quiet"]).ends(0);
+    assert!(said.out.contains(&machine.text("repo.key")), "{}", said.out);
+}
+
+#[test]
+fn a_budget_without_a_key_warns_in_one_line_that_it_takes_the_same_packs_each_time() {
+    let machine = Machine::new();
+    machine.init();
+    machine.create();
+    let warned = |more: &[&str]| {
+        let said = machine.opened(&[&["verify", "--without-key", "--budget", "1MB", "--quiet"], more].concat()).ends(0);
+        said.err.lines().filter(|line| line.contains("--shard or --sample")).count()
+    };
+    assert_eq!((warned(&[]), warned(&["--shard", "1/2"]), warned(&["--sample", "50%"])), (1, 0, 0));
+}
+
+fn pack_files(machine: &Machine) -> Vec<PathBuf> {
+    ["repo/packs", "repo/trees"].iter().flat_map(|folder| all_files(&machine.path(folder))).collect()
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
+}
+
+/// Changes every byte and not the length.
+fn spoil(file: &Path) {
+    let bytes: Vec<u8> = fs::read(file).unwrap().iter().map(|byte| byte ^ 1).collect();
+    fs::remove_file(file).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
 fn first_file(folder: &Path) -> PathBuf {
     let path = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     if path.is_dir() { first_file(&path) } else { path }

@@ -79,6 +79,35 @@ fn what_the_replica_has_forgotten_does_not_come_back() {
 }
 
 #[test]
+fn the_report_agrees_with_the_exit_code_where_a_named_snapshot_is_forgotten_there() {
+    let sandbox = Sandbox::with_repository();
+    let first = back_up(&sandbox, "one");
+    back_up(&sandbox, "two");
+    replicate(&sandbox).ok();
+    on_replica(&sandbox, &["forget", &first]).ok();
+    let outcome = || on_replica(&sandbox, &["report", "show", "latest", "--json"]).ok().json()["outcome"].clone();
+    let place = sandbox.path("replica");
+    let arguments = ["replicate", "--to", place.to_str().expect("text")];
+    sandbox.run(arguments).ok();
+    assert_eq!(outcome(), "done");
+    sandbox.run(arguments.into_iter().chain(["--snapshot", &first])).with_code(3);
+    assert_eq!(outcome(), "incomplete");
+}
+
+#[test]
+fn only_in_the_target_are_snapshots_that_the_source_has_not() {
+    let sandbox = Sandbox::with_repository();
+    let ids = ["one", "two", "three"].map(|seed| back_up(&sandbox, seed));
+    replicate(&sandbox).ok();
+    let place = sandbox.path("replica");
+    let named = ["replicate", "--to", place.to_str().expect("text"), "--snapshot", &ids[1], "--json"];
+    let proof = || sandbox.run(named).ok().json()["proof"].clone();
+    assert_eq!((&proof()["in_both"], &proof()["only_in_target"]), (&1.into(), &0.into()));
+    sandbox.run(["forget", &ids[0]]).ok();
+    assert_eq!((&proof()["in_both"], &proof()["only_in_target"]), (&1.into(), &1.into()));
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let sandbox = Sandbox::with_repository();
     back_up(&sandbox, "one");
@@ -87,6 +116,32 @@ fn a_dry_run_changes_nothing() {
     let before = support::files_below(&sandbox.path("replica"));
     sandbox.run(["replicate", "--to", sandbox.path("replica").to_str().expect("text"), "--dry-run"]).ok();
     assert_eq!(support::files_below(&sandbox.path("replica")), before);
+}
+
+#[test]
+fn what_a_dry_run_would_leave_out_is_not_among_what_it_would_copy() {
+    let sandbox = Sandbox::with_repository();
+    let first = back_up(&sandbox, "one");
+    let before = support::files_below(&sandbox.repository.join("packs"));
+    let second = back_up(&sandbox, "two");
+    for pack in
+        support::files_below(&sandbox.repository.join("packs")).into_keys().filter(|pack| !before.contains_key(pack))
+    {
+        std::fs::remove_file(sandbox.repository.join("packs").join(pack)).expect("a pack");
+    }
+    let place = sandbox.path("replica");
+    let arguments = ["replicate", "--to", place.to_str().expect("text"), "--init", "--dry-run", "--json"];
+    let planned = sandbox.run(arguments).ok().json();
+    assert_eq!(planned["copy"], serde_json::json!([first]), "{planned:#}");
+    assert_eq!(planned["left_out"][0]["snapshot"], second, "{planned:#}");
+}
+
+#[test]
+fn a_place_without_a_replica_is_told_with_the_whole_command_that_makes_one() {
+    let sandbox = Sandbox::with_repository();
+    let refused = sandbox.run(["replicate", "--to", sandbox.path("replica").to_str().expect("text")]).with_code(10);
+    refused.says(&["infrahub-backup replicate --to PLACE --init"]);
+    assert!(!sandbox.path("replica").exists());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod place;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ use infrahub_backup::format::manifest::{
 };
 use infrahub_backup::id::{ChunkId, ObjectId, ObjectName, RunId};
 use infrahub_backup::ops::create::{CreateOptions, Source};
+use infrahub_backup::ops::replicate::make_replica;
 use infrahub_backup::ops::restore::{self, RestoreOptions, Target};
-use infrahub_backup::ops::{dump, verify};
+use infrahub_backup::ops::{Events, Level, Progress, dump, init, verify};
 use infrahub_backup::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use infrahub_backup::repository::cache::Cache;
-use infrahub_backup::repository::check::Depth;
+use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::chunks::ChunkReader;
 use infrahub_backup::repository::claim::Claims;
-use infrahub_backup::repository::executor::RayonExecutor;
+use infrahub_backup::repository::executor::{Executor, RayonExecutor};
 use infrahub_backup::repository::pack_writer::Stage;
 use infrahub_backup::repository::session::{InputBlock, SessionOptions};
 use infrahub_backup::repository::snapshots::Snapshot;
@@ -110,6 +111,81 @@ impl Store for Gate {
     }
     async fn delete(&self, name: &ObjectName) -> Result<infrahub_backup::storage::Deletion, StoreError> {
         self.0.delete(name).await
+    }
+}
+
+/// A store in which, just behind the first listing of a folder, something more arrives.
+#[derive(Debug)]
+struct Growing {
+    inner: LocalStore,
+    folder: &'static str,
+    arriving: std::sync::Mutex<Vec<(ObjectName, Vec<u8>)>>,
+}
+#[async_trait::async_trait]
+impl Store for Growing {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put_new(name, bytes).await
+    }
+    async fn get(&self, name: &ObjectName, m: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, m).await
+    }
+    async fn get_range(&self, name: &ObjectName, r: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, r).await
+    }
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.inner.size(name).await
+    }
+    async fn list(&self, p: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let listed = self.inner.list(p).await?;
+        let arriving = if p == self.folder { std::mem::take(&mut *self.arriving.lock().unwrap()) } else { vec![] };
+        let is_first = !arriving.is_empty();
+        for (name, bytes) in arriving {
+            self.inner.put_new(&name, bytes.into()).await?;
+        }
+        // A listing of packs that lags behind makes `verify` look again.
+        Ok(if is_first && p == "packs" { vec![] } else { listed })
+    }
+    async fn delete(&self, name: &ObjectName) -> Result<infrahub_backup::storage::Deletion, StoreError> {
+        self.inner.delete(name).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_arrives_while_verify_looks_is_read_or_told_and_never_both() {
+    for folder in ["index", "packs"] {
+        let place = place().await;
+        backed_up(&place, files(&place, 1), CreateOptions::default()).await.unwrap();
+        let root = place.folder.path().join("repository");
+        let store = LocalStore::create(&root).unwrap();
+        let described = |store: LocalStore| async move {
+            let lists = [store.list("index").await.unwrap(), store.list("snapshots").await.unwrap()];
+            lists.concat().into_iter().map(|info| info.name).collect::<Vec<ObjectName>>()
+        };
+        let before = described(LocalStore::open(&root).unwrap()).await;
+        let second = backed_up(&place, files(&place, 2), CreateOptions::default()).await.unwrap();
+        let mut arriving = Vec::new();
+        for name in described(LocalStore::open(&root).unwrap()).await.into_iter().filter(|name| !before.contains(name))
+        {
+            arriving.push((name.clone(), std::fs::read(root.join(name.as_str())).unwrap()));
+            store.delete(&name).await.unwrap();
+        }
+        assert!(arriving.len() > 1);
+        let growing = Growing { inner: store, folder, arriving: std::sync::Mutex::new(arriving) };
+        let executor: Arc<dyn Executor> = Arc::new(RayonExecutor);
+        let opened = open::open(Arc::new(growing), &place.key, None, Outside::system()).await;
+        let repository = Arc::new(opened.unwrap());
+        // That this machine knows of it makes `verify` look again before it lists packs.
+        let (only, head) = (BTreeSet::new(), (folder == "index").then_some(second.id));
+        let checked = check(&repository, &executor, Depth::Data, &only, head, &|_, _| {}).await.unwrap();
+        assert_eq!(checked.findings, vec![], "{folder}");
+        let told: u64 = checked.not_checked.iter().map(|told| told.count).sum();
+        assert_eq!(checked.packs_read + told, checked.packs, "{folder}: {:?}", checked.not_checked);
     }
 }
 
@@ -366,4 +442,70 @@ async fn a_slow_store_does_not_hold_a_component_back_when_there_is_a_stage() {
         out.extend_from_slice(&piece);
     }
     assert!(out == content);
+}
+
+/// A store that answers politely and replaces what is there.
+#[derive(Debug)]
+struct Replacing(LocalStore);
+#[async_trait::async_trait]
+impl Store for Replacing {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.0.delete(name).await?;
+        match self.0.put_new(name, bytes).await {
+            Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            other => other,
+        }
+    }
+    async fn get(&self, name: &ObjectName, m: u64) -> Result<Bytes, StoreError> {
+        self.0.get(name, m).await
+    }
+    async fn get_range(&self, name: &ObjectName, r: Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(name, r).await
+    }
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.size(name).await
+    }
+    async fn list(&self, p: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.0.list(p).await
+    }
+    async fn delete(&self, name: &ObjectName) -> Result<infrahub_backup::storage::Deletion, StoreError> {
+        self.0.delete(name).await
+    }
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(Level, String)>>);
+impl Events for Told {
+    fn message(&self, level: Level, text: &str) {
+        self.0.lock().unwrap().push((level, text.to_owned()));
+    }
+    fn progress(&self, _: &Progress) {}
+    fn progress_done(&self, _: &'static str, _: &str) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_not_made_in_a_store_that_cannot_keep_one_unless_it_is_for_a_single_writer() {
+    let place = place().await;
+    let folder = |name: &str| LocalStore::create(place.folder.path().join(name)).unwrap();
+    let target = Replacing(folder("replica"));
+    let refused = make_replica(&place.context, &place.repository, &target).await.unwrap_err();
+    assert!(told(&refused).contains("cannot keep a repository: a put of a name that is taken"), "{}", told(&refused));
+    assert_eq!(target.list("config").await.unwrap().len() + target.list("keys").await.unwrap().len(), 0);
+    let alone: Arc<dyn Store> = Arc::new(folder("alone"));
+    let founded = init::init(&place.context, &*alone, true, NewCredential::KeyFile).await.unwrap();
+    let source = place.context.open(alone, &Credential::KeyFile(founded.key_file.unwrap())).await.unwrap();
+    let events = Arc::new(Told::default());
+    let context = infrahub_backup::ops::Context { events: events.clone(), ..place.context.clone() };
+    make_replica(&context, &source, &target).await.unwrap();
+    assert_eq!(target.list("config").await.unwrap().len(), 1);
+    let warned = events.0.lock().unwrap();
+    let warns = |text: &str| warned.iter().any(|(level, said)| *level == Level::Warning && said.contains(text));
+    assert!(warns("a put of a name that is taken") && warns("single writer"), "{warned:?}");
 }

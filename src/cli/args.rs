@@ -80,7 +80,7 @@ pub struct Global {
     /// Tell every step
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Tell only what must be looked at
+    /// Tell only what must be looked at: nothing of a success
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Flags of the predecessor.

@@ -112,8 +112,10 @@ impl Demo {
             self.path("repository"),
             self.path("demo.key")
         ))?;
-        let (cli, typed) = self.parse(line)?;
+        let (mut cli, typed) = self.parse(line)?;
         let log = Arc::new(new_log(&cli.global));
+        // The log alone is quiet: what a command prints is what there is to see.
+        cli.global.quiet = false;
         // Boxed: the demo is itself a command.
         match Box::pin(dispatch(cli, typed, log, self.cancel.clone())).await? {
             Exit::Done => Ok(()),
@@ -141,7 +143,7 @@ impl Demo {
         let (cli, typed) = self.parse(&["snapshots"])?;
         let log = Arc::new(new_log(&cli.global));
         let settings = Settings::new(cli.global, typed);
-        let session = Session::new(settings, log, Out { json: false }, self.cancel.clone())?;
+        let session = Session::new(settings, log, Out { json: false, quiet: false }, self.cancel.clone())?;
         let repository = session.open().await?;
         Ok(session.snapshot(&repository, "latest", None).await?.id)
     }

@@ -19,7 +19,7 @@ pub fn of(error: &Error) -> Option<String> {
         ),
         (
             "was made before anything could be deleted",
-            "make a new repository and copy into it: infrahub-backup replicate --to PLACE --init",
+            "copy into a new one with other keys: infrahub-backup replicate --to PLACE --init --to-key-file FILE",
         ),
         ("that snapshots need are in no pack", "see what can be mended: infrahub-backup repair --dry-run"),
         (
@@ -97,6 +97,13 @@ mod tests {
             let hint = of(&Error::new(ErrorKind::Source, text)).expect("a hint");
             assert!(hint.contains(flag), "{text}: {hint}");
         }
+    }
+
+    #[test]
+    fn a_repository_without_deletion_is_left_by_sealing_anew_since_a_copy_of_its_config_would_be_without_it_too() {
+        let error = Error::from(crate::repository::RepositoryError::NoDeletion { location: "/r".to_owned() });
+        let hint = of(&error).expect("a hint");
+        assert!(hint.ends_with("infrahub-backup replicate --to PLACE --init --to-key-file FILE"), "{hint}");
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn execute(cli: Cli, typed: Vec<&'static str>) -> Exit {
 
 async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Cancel) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
-    let out = Out { json: global.json };
+    let out = Out { json: global.json, quiet: global.quiet };
     match &command {
         Command::Version => return commands::version(out),
         Command::Completion(args) => return commands::completion(args.shell),

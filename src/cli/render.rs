@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::exit::Exit;
 use super::failure::Failure;
 use crate::error::ErrorKind;
 
@@ -13,10 +14,21 @@ use crate::error::ErrorKind;
 pub struct Out {
     /// Whether results are JSON.
     pub json: bool,
+    /// Whether only what must be looked at is told.
+    pub quiet: bool,
 }
 
 impl Out {
-    /// Writes a result: the document, or the lines.
+    /// Writes what an operation did, and gives its exit. For people who want to be told only what must be looked at, plain
+    /// success goes without saying.
+    pub fn done(self, exit: Exit, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<Exit, Failure> {
+        if self.json || !self.quiet || exit != Exit::Done {
+            self.result(document, text)?;
+        }
+        Ok(exit)
+    }
+
+    /// Writes what somebody asked to see: the document, or the lines.
     pub fn result(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
         if self.json {
             let document = serde_json::to_string_pretty(document).expect("a document is plain data");

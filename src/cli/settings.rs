@@ -112,13 +112,29 @@ impl Settings {
         if let Some(bucket) = buckets::from_flags(&self.global.legacy, buckets::environment())? {
             return Ok(Location::Bucket(Box::new(bucket)));
         }
-        if self.global.backup_dir.is_none()
-            && let Some(file) = self.config()?
-            && let Some(url) = file.config.repository.as_ref().and_then(|section| section.url.as_deref())
-        {
-            return self.location_of(url, folder_of(&file.path));
+        if let Some((url, folder)) = self.configured_place()? {
+            return self.location_of(url, folder);
         }
         Ok(Location::Folder(self.backup_dir().join("repository")))
+    }
+
+    /// Whether the repository is in S3, or in what speaks like it.
+    pub fn is_in_s3(&self) -> Result<bool, Failure> {
+        match &self.global.repo {
+            Some(text) => Ok(is_s3(text)),
+            None if self.global.legacy.s3_bucket.is_some() => Ok(true),
+            None => Ok(self.configured_place()?.is_some_and(|(url, _)| is_s3(url))),
+        }
+    }
+
+    /// What the configuration file says, and where that lies. A folder of backups that is given beats it.
+    fn configured_place(&self) -> Result<Option<(&str, &Path)>, Failure> {
+        if self.global.backup_dir.is_some() {
+            return Ok(None);
+        }
+        let Some(file) = self.config()? else { return Ok(None) };
+        let url = file.config.repository.as_ref().and_then(|section| section.url.as_deref());
+        Ok(url.map(|url| (url, folder_of(&file.path))))
     }
 
     fn location_of(&self, text: &str, base: &Path) -> Result<Location, Failure> {
@@ -180,6 +196,11 @@ fn config_places() -> Vec<PathBuf> {
 
 fn folder_of(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new("/"))
+}
+
+/// Whether a text names a place in S3.
+pub fn is_s3(text: &str) -> bool {
+    text.starts_with("s3://")
 }
 
 /// What a text says about where a repository is. Relative paths begin at `base`.

@@ -30,7 +30,7 @@ use crate::repository::Repository;
 use crate::repository::lease::RunLease;
 
 pub use choose::{Chosen, Selection};
-pub use found::found_replica;
+pub use found::{found_replica, make_replica};
 pub use needs::Needed;
 pub use outcome::{Counts, LeftOut, Pair, Reason, Replicated};
 pub use proof::{SetProof, StreamProof};
@@ -136,6 +136,7 @@ pub async fn plan(
             let view = needs::View::take(source, target).await?;
             let found = needs::gather(context, source, target, &view, &chosen.snapshots).await?;
             left_out.extend(found.hurt);
+            chosen.snapshots.retain(|snapshot| left_out.iter().all(|left| left.id != snapshot.id));
             Some(found.needs.summary())
         }
     };
@@ -166,7 +167,7 @@ pub async fn replicate(
     context.events.progress_done("replicate", &target.store().location());
     let result = recorder.end_with(context, step, result, facts);
     let outcome = match &result {
-        Ok(done) if done.is_whole() => Outcome::Done,
+        Ok(done) if done.is_whole(&options.selection) => Outcome::Done,
         Ok(_) => Outcome::Incomplete,
         Err(_) => Outcome::Failed,
     };

@@ -90,7 +90,8 @@ pub async fn verify_with(
 
 fn plan(options: &VerifyOptions) -> Vec<String> {
     let mut lines = vec!["check that everything is there and resolves".to_owned()];
-    lines.extend(options.read.as_ref().map(|choice| format!("read and hash {}", describe(choice))));
+    let among = if options.only.is_empty() { "" } else { ", among those that the snapshots asked for need" };
+    lines.extend(options.read.as_ref().map(|choice| format!("read and hash {}{among}", describe(choice))));
     lines.extend(options.scratch.as_ref().map(|_| "restore to scratch files, decode them, remove them".to_owned()));
     lines
 }

@@ -16,6 +16,7 @@ mod clear;
 mod data;
 mod decisions;
 mod manifests;
+mod needed;
 mod presence;
 mod remedy;
 mod reports;
@@ -58,7 +59,7 @@ pub struct Request {
     pub read: Option<Choice>,
     /// Packs to read also at depth [`Depth::Structure`]: those that were found damaged before.
     pub suspects: BTreeSet<PackId>,
-    /// Only these snapshots; empty: all.
+    /// Only these snapshots, and of packs only those that they need; empty: all.
     pub only: BTreeSet<SnapshotId>,
     /// The newest snapshot that this machine has seen in the repository.
     pub known_head: Option<SnapshotId>,
@@ -137,6 +138,8 @@ pub async fn check_chosen(
         damages: Vec::new(),
         hurt_packs: HashSet::new(),
         view: View::default(),
+        packs_listed: false,
+        first_packs: HashSet::new(),
         passed: BTreeMap::new(),
     };
     checker.clear_objects().await?;
@@ -149,9 +152,13 @@ pub async fn check_chosen(
     let read_before = checker.reports().await?;
     checker.leases().await?;
     checker.packs_present().await?;
-    checker.checked.packs = checker.view.packs().len() as u64;
+    checker.first_packs = checker.view.packs().keys().copied().collect();
+    checker.checked.packs = checker.first_packs.len() as u64;
     match &request.read {
-        Some(choice) => checker.pack_data(choice, &read_before, progress).await?,
+        Some(choice) => {
+            let needed = if request.only.is_empty() { None } else { checker.needed(&snapshots).await? };
+            checker.pack_data(choice, needed.as_ref(), &read_before, progress).await?;
+        }
         None => checker.suspects(&request.suspects, progress).await?,
     }
     checker.streams(&snapshots).await?;
@@ -166,6 +173,10 @@ struct Checker {
     damages: Vec<(PackId, Damage)>,
     hurt_packs: HashSet<PackId>,
     view: View,
+    /// Whether the packs were listed: until then new ones need not be asked for one by one.
+    packs_listed: bool,
+    /// Packs that the index named when it was decided which ones to read. Each is accounted for; what comes later appeared.
+    first_packs: HashSet<PackId>,
     /// Packs that were not read.
     passed: BTreeMap<Reason, Share>,
 }
@@ -184,6 +195,12 @@ impl Checker {
         self.damages.push((pack, damage));
     }
 
+    fn pass_appeared(&mut self) {
+        for (_, facts) in self.view.packs().iter().filter(|(id, _)| !self.first_packs.contains(*id)) {
+            self.passed.entry(Reason::Appeared).or_default().add(facts.stored_size.into());
+        }
+    }
+
     /// How many requests pay at the same time.
     fn at_once(&self) -> usize {
         self.repository.store().capabilities().concurrency.max(1)
@@ -192,6 +209,7 @@ impl Checker {
     async fn finish(mut self) -> Result<Checked, RepositoryError> {
         self.checked.condemned_packs =
             self.view.packs().keys().filter(|pack| self.view.record.condemned.contains_key(pack)).count() as u64;
+        self.pass_appeared();
         let passed = std::mem::take(&mut self.passed);
         let packs = passed.into_iter().filter_map(|(reason, share)| Unchecked::packs(reason, share));
         self.checked.not_checked.extend(packs);

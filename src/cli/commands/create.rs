@@ -147,8 +147,8 @@ fn show(session: &Session, created: Created) -> Result<Exit, Failure> {
     document["stored_bytes"] = json!(stored_bytes);
     document["report"] = json!(report);
     document["warnings"] = json!(warnings);
-    session.out.result(&document, || text(&snapshot, stored_bytes))?;
-    Ok(if snapshot.is_complete() { Exit::Done } else { Exit::Incomplete })
+    let exit = if snapshot.is_complete() { Exit::Done } else { Exit::Incomplete };
+    session.out.done(exit, &document, || text(&snapshot, stored_bytes))
 }
 
 /// What came of it, for people.

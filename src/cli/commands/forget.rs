@@ -45,8 +45,7 @@ pub async fn run(session: &Session, args: &Forget) -> Result<Exit, Failure> {
     let mut document = document(&done.forgetting);
     document["dry_run"] = json!(false);
     document["report"] = json!(done.report);
-    session.out.result(&document, || text(&done.forgetting, "forgot", None))?;
-    Ok(Exit::Done)
+    session.out.done(Exit::Done, &document, || text(&done.forgetting, "forgot", None))
 }
 
 /// What was decided about each snapshot.

@@ -67,8 +67,12 @@ pub async fn run(session: &Session, args: &Init) -> Result<Exit, Failure> {
         "location": made.store.location(),
         "key_file": made.key_file,
     });
-    session.out.result(&document, || text(&made))?;
-    Ok(Exit::Done)
+    if made.key_file.is_some() {
+        // A key file of which there is no copy yet must be looked at, however quiet it is to be.
+        session.out.result(&document, || text(&made))?;
+        return Ok(Exit::Done);
+    }
+    session.out.done(Exit::Done, &document, || text(&made))
 }
 
 fn text(made: &Made) -> String {

@@ -60,11 +60,10 @@ pub async fn run(session: &Session, args: &Prune) -> Result<Exit, Failure> {
     let mut document = document(&pruned.swept);
     document["forget"] = forgotten.as_ref().map_or(Value::Null, forget::document);
     document["report"] = json!(pruned.report);
-    session.out.result(&document, || {
+    session.out.done(Exit::Done, &document, || {
         let forgotten = forgotten.as_ref().map(|done| forget::text(done, "forgot", None));
         format!("{}{}", forgotten.unwrap_or_default(), text(&pruned.swept))
-    })?;
-    Ok(Exit::Done)
+    })
 }
 
 /// What packs wait for, each reason once, with the number of packs.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::replicate::at_place;
 use crate::cli::args::Repair;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::place;
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::cli::settings::Settings;
 use crate::error::Error;
 use crate::id::ObjectName;
 use crate::ops::repair::{RepairOptions, Repaired, dry_run, loss_lines, repair};
@@ -27,7 +27,7 @@ pub async fn run(session: &Session, args: &Repair) -> Result<Exit, Failure> {
     let (context, cancel) = (&session.context, &session.context.cancel);
     let there = match &args.from {
         Some(from) => {
-            let there = at(session, from);
+            let there = at_place(session, from);
             let (store, _) = place::look(&there.settings, &context.state).await?.repository()?;
             Some((there, store))
         }
@@ -53,21 +53,12 @@ pub async fn run(session: &Session, args: &Repair) -> Result<Exit, Failure> {
         repair(context, &repository, replica.as_ref(), options).await?
     };
     done.brought.splice(0..0, clear);
-    session.out.result(&document(&done), || text(&done))?;
-    Ok(if done.is_whole() { Exit::Done } else { Exit::Damage })
-}
-
-/// The same session, whose repository is at `place`.
-fn at(session: &Session, place: &str) -> Session {
-    let mut global = session.settings.global().clone();
-    global.repo = Some(place.to_owned());
-    let typed = crate::cli::credential::FLAGS.into_iter().filter(|flag| session.settings.is_typed(flag)).collect();
-    Session {
-        settings: Settings::new(global, typed),
-        context: session.context.clone(),
-        log: Arc::clone(&session.log),
-        out: session.out,
+    let exit = if done.is_whole() { Exit::Done } else { Exit::Damage };
+    if done.dry_run {
+        session.out.result(&document(&done), || text(&done))?;
+        return Ok(exit);
     }
+    session.out.done(exit, &document(&done), || text(&done))
 }
 
 /// What is needed before anything can be opened.

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::init;
-use crate::cli::args::Replicate;
+use crate::cli::args::{Global, Replicate};
 use crate::cli::credential;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::place::{self, Place};
 use crate::cli::render;
 use crate::cli::session::Session;
-use crate::cli::settings::{Location, Settings};
+use crate::cli::settings::{Location, Settings, is_s3};
 use crate::id::SnapshotId;
 use crate::ops::replicate::{
-    LeftOut, Mode, Pair, ReplicateOptions, ReplicatePlan, Replicated, Selection, found_replica, plan, relation,
-    replicate,
+    LeftOut, Mode, Pair, ReplicateOptions, ReplicatePlan, Replicated, Selection, found_replica, make_replica, plan,
+    relation, replicate,
 };
 use crate::repository::Repository;
 use crate::seal::slot::Credential;
@@ -26,12 +26,14 @@ use crate::seal::slot::Credential;
 /// `replicate`
 pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
     let context = &session.context;
+    // Before the source is narrowed down to what is its own.
+    let there = at_target(session, args);
+    let session = &at_source(session, args)?;
     let (store, config) = place::look(&session.settings, &context.state).await?.repository()?;
     let credential = context.cancel.or(credential::to_open(&session.settings, &config)).await??;
     let source = context.cancel.or(context.open(store, &credential)).await??;
     place::remember(&context.state, &source)?;
     let selection = selection(session, &source, &args.snapshot).await?;
-    let there = at_target(session, args);
     let options = ReplicateOptions { selection, other_keys: args.other_keys() };
     let (target, place) = match place::look(&there.settings, &context.state).await? {
         Place::Repository { store, config } => {
@@ -56,7 +58,8 @@ pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
             (Some(target), location)
         }
         Place::Empty(location) if !args.init => {
-            return Err(place::missing(&location).hint("to make the replica there: infrahub-backup replicate --init"));
+            return Err(place::missing(&location)
+                .hint("to make the replica there: infrahub-backup replicate --to PLACE --init"));
         }
         Place::Empty(location) if args.dry_run => (None, location.to_string()),
         Place::Empty(location) => {
@@ -74,8 +77,8 @@ pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
     }
     let target = target.expect("only a dry run goes on without a target");
     let done = replicate(context, &source, &target, &options).await?;
-    session.out.result(&document(&done, &source, &target), || text(&done, &place))?;
-    Ok(exit(&done, &options.selection))
+    let exit = exit(&done, &options.selection);
+    session.out.done(exit, &document(&done, &source, &target), || text(&done, &place))
 }
 
 /// The snapshots that are asked for.
@@ -91,12 +94,19 @@ async fn selection(session: &Session, source: &Repository, texts: &[String]) -> 
     Ok(Selection::Only(ids))
 }
 
+/// The same session at the source. Which S3 server is meant by a flag is none of its business if only the target is in S3.
+fn at_source(session: &Session, args: &Replicate) -> Result<Session, Failure> {
+    let mut global = session.settings.global().clone();
+    if is_s3(&args.to) && !session.settings.is_in_s3()? {
+        global.legacy.s3_endpoint = None;
+    }
+    Ok(with_settings(session, Settings::new(global, typed(session))))
+}
+
 /// The same session, whose repository is the target: opened by what `--to-key…` says, or by what opens the source.
 fn at_target(session: &Session, args: &Replicate) -> Session {
-    let mut global = session.settings.global().clone();
-    global.repo = Some(args.to.clone());
-    let mut typed: Vec<&'static str> =
-        credential::FLAGS.into_iter().filter(|flag| session.settings.is_typed(flag)).collect();
+    let mut global = flags_of_target(session.settings.global(), &args.to);
+    let mut typed = typed(session);
     if args.other_keys() {
         global.key_file.clone_from(&args.to_key_file);
         global.password_file.clone_from(&args.to_password_file);
@@ -104,12 +114,33 @@ fn at_target(session: &Session, args: &Replicate) -> Session {
         // They are as good as typed: no variable that belongs to the source may stand in their way.
         typed = credential::FLAGS.to_vec();
     }
-    Session {
-        settings: Settings::new(global, typed),
-        context: session.context.clone(),
-        log: Arc::clone(&session.log),
-        out: session.out,
+    with_settings(session, Settings::new(global, typed))
+}
+
+/// The flags of the source with another place, which is complete: bucket and folder that flags name are the source's. A server
+/// and a region hold for both, where both are in S3.
+fn flags_of_target(global: &Global, to: &str) -> Global {
+    let mut global = global.clone();
+    let legacy = &mut global.legacy;
+    (legacy.s3_bucket, legacy.s3_prefix) = (None, None);
+    if !is_s3(to) {
+        (legacy.s3_endpoint, legacy.s3_region) = (None, None);
     }
+    global.repo = Some(to.to_owned());
+    global
+}
+
+/// The same session at another place, opened by the same key.
+pub(super) fn at_place(session: &Session, place: &str) -> Session {
+    with_settings(session, Settings::new(flags_of_target(session.settings.global(), place), typed(session)))
+}
+
+fn typed(session: &Session) -> Vec<&'static str> {
+    credential::FLAGS.into_iter().filter(|flag| session.settings.is_typed(flag)).collect()
+}
+
+fn with_settings(session: &Session, settings: Settings) -> Session {
+    Session { settings, context: session.context.clone(), log: Arc::clone(&session.log), out: session.out }
 }
 
 async fn opened(
@@ -132,7 +163,7 @@ async fn made(
 ) -> Result<Arc<Repository>, Failure> {
     if !args.other_keys() {
         let store = place::make_store(location, &there.settings)?;
-        found_replica(source, &*store).await?;
+        make_replica(&there.context, source, &*store).await?;
         return opened(there, store, credential).await;
     }
     let key = there.context.cancel.or(init::new_key(there, location, false, false)).await??;
@@ -143,11 +174,8 @@ async fn made(
     opened(there, made.store, &made.credential).await
 }
 
-/// What is asked for by name and is not in the target makes the run incomplete; what is left out of all only if it should not.
 fn exit(done: &Replicated, selection: &Selection) -> Exit {
-    let named = matches!(selection, Selection::Only(_));
-    let lacking = named && !(done.forgotten.is_empty() && done.late.is_empty());
-    match (done.findings.is_empty(), done.is_whole() && !lacking) {
+    match (done.findings.is_empty(), done.is_whole(selection)) {
         (false, _) => Exit::Damage,
         (true, false) => Exit::Incomplete,
         (true, true) => Exit::Done,
@@ -275,7 +303,7 @@ fn plan_text(planned: &ReplicatePlan, place: &str, init: bool) -> String {
     if init {
         let _ = writeln!(text, "would make a repository in {place}");
     }
-    let many = planned.chosen.snapshots.len() - planned.left_out.iter().filter(|left| is_chosen(planned, left)).count();
+    let many = planned.chosen.snapshots.len();
     let _ = match planned.needed {
         Some(needed) => {
             let (packs, bytes) = (needed.packs, render::size(needed.bytes));
@@ -287,6 +315,37 @@ fn plan_text(planned: &ReplicatePlan, place: &str, init: bool) -> String {
     text
 }
 
-fn is_chosen(planned: &ReplicatePlan, left: &LeftOut) -> bool {
-    planned.chosen.snapshots.iter().any(|snapshot| snapshot.id == left.id)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(repo: Option<&str>, bucket: Option<&str>) -> Global {
+        let text = |text: &str| Some(text.to_owned());
+        let mut global = Global { repo: repo.map(str::to_owned), ..Global::default() };
+        global.legacy.s3_bucket = bucket.map(str::to_owned);
+        (global.legacy.s3_prefix, global.legacy.s3_region) = (bucket.and(text("of-source")), text("region"));
+        global.legacy.s3_endpoint = text("http://127.0.0.1:9");
+        global
+    }
+
+    fn target(global: &Global, to: &str) -> String {
+        let location = Settings::new(flags_of_target(global, to), vec![]).location();
+        location.unwrap_or_else(|failure| panic!("{to}: {}", failure.error)).to_string()
+    }
+
+    #[test]
+    fn the_target_is_where_to_says_whatever_flags_say_of_the_source() {
+        for source in [flags(None, Some("source")), flags(Some("s3://source/folder"), None)] {
+            assert_eq!(target(&source, "/replica"), "/replica");
+            assert_eq!(target(&source, "gs://replica/a"), "gs://replica/a");
+            assert_eq!(target(&source, "s3://replica/a"), "s3://replica/a at http://127.0.0.1:9");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_named_for_a_target_in_s3_is_not_refused_for_a_source_in_a_folder() {
+        let is_in_s3 = |global| Settings::new(global, vec![]).is_in_s3().unwrap_or_else(|_| panic!("no configuration"));
+        assert!(!is_in_s3(flags(Some("/source"), None)));
+        assert!(is_in_s3(flags(Some("s3://source"), None)) && is_in_s3(flags(None, Some("source"))));
+    }
 }

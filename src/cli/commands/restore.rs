@@ -54,9 +54,7 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
         confirm(session, &plan).await?;
     }
     let restored = execute(&session.context, &repository, plan).await?;
-    show(session, id, &restored)?;
-    let differs = restored.components.iter().any(|component| component.counts_match == Some(false));
-    Ok(if differs { Exit::Incomplete } else { Exit::Done })
+    show(session, id, &restored)
 }
 
 async fn choose(session: &Session, repository: &Arc<Repository>, args: &Restore) -> Result<Snapshot, Failure> {
@@ -97,7 +95,7 @@ async fn confirm(session: &Session, plan: &RestorePlan) -> Result<(), Failure> {
     }
 }
 
-fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Result<(), Failure> {
+fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Result<Exit, Failure> {
     let components: Vec<_> = restored
         .components
         .iter()
@@ -117,7 +115,9 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
         "safety_snapshot": restored.safety_snapshot,
         "report": restored.report,
     });
-    session.out.result(&document, || {
+    let differs = restored.components.iter().any(|component| component.counts_match == Some(false));
+    let exit = if differs { Exit::Incomplete } else { Exit::Done };
+    session.out.done(exit, &document, || {
         let lines: String = restored.components.iter().map(component_text).collect();
         let safety = restored.safety_snapshot.map_or(String::new(), |id| {
             format!("what was there before is snapshot {id}; to go back: infrahub-backup restore {}\n", id.short())

@@ -14,8 +14,7 @@ pub async fn run(session: &Session, deployment: Option<&str>) -> Result<Exit, Fa
         .iter()
         .map(|run| json!({ "deployment": run.deployment, "operation": run.operation, "started": run.started }))
         .collect();
-    session.out.result(&document, || text(&resumed))?;
-    Ok(Exit::Done)
+    session.out.done(Exit::Done, &document, || text(&resumed))
 }
 
 fn text(resumed: &[Resumed]) -> String {

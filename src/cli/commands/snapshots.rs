@@ -38,10 +38,9 @@ async fn change(session: &Session, texts: &[String], what: Change, done: &str) -
         ids.insert(session.snapshot(&repository, text, session.settings.deployment_name().as_deref()).await?.id);
     }
     let report = forget::change(&session.context, &repository, &ids, &what).await?;
-    session.out.result(&json!({ "snapshots": ids, "done": done, "report": report }), || {
+    session.out.done(Exit::Done, &json!({ "snapshots": ids, "done": done, "report": report }), || {
         ids.iter().map(|id| format!("{done} snapshot {}\n", id.short())).collect()
-    })?;
-    Ok(Exit::Done)
+    })
 }
 
 async fn list(session: &Session, deployment: Option<&str>) -> Result<Exit, Failure> {
@@ -50,7 +49,7 @@ async fn list(session: &Session, deployment: Option<&str>) -> Result<Exit, Failu
     snapshots.retain(|snapshot| deployment.is_none_or(|name| snapshot.manifest.deployment == name));
     let predecessor = wants_predecessor_json(session.settings.global());
     let documents: Vec<_> = snapshots.iter().map(|snapshot| SnapshotDocument::new(snapshot, predecessor)).collect();
-    let out = Out { json: session.out.json || predecessor };
+    let out = Out { json: session.out.json || predecessor, ..session.out };
     out.result(&documents, || list_text(&snapshots))?;
     Ok(if damages == 0 { Exit::Done } else { Exit::Damage })
 }

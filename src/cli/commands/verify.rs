@@ -15,7 +15,7 @@ use crate::cli::settings::Settings;
 use crate::env::{Entropy, random_bytes};
 use crate::format::report::Finding;
 use crate::ops::verify::{VerifyOptions, describe, verify_with, verify_without_key};
-use crate::ops::{Cancel, Events};
+use crate::ops::{Cancel, Events, Level};
 use crate::repository::Outside;
 use crate::repository::check::Checked;
 use crate::repository::check::choice::{Choice, Sample};
@@ -52,8 +52,7 @@ pub async fn run(session: &Session, args: &Verify) -> Result<Exit, Failure> {
         0 => String::new(),
         many => format!("{many} snapshots were restored to scratch files and decoded\n"),
     };
-    session.out.result(&document, || rehearsed + &text(&verified.checked, read.as_ref()))?;
-    Ok(exit(&verified.checked))
+    session.out.done(exit(&verified.checked), &document, || rehearsed + &text(&verified.checked, read.as_ref()))
 }
 
 /// `verify --without-key`
@@ -69,6 +68,10 @@ pub async fn run_without_key(
     if args.scratch.is_some() {
         return Err(Failure::usage("without a key nothing can be restored, so that `--scratch` has no use"));
     }
+    if choice.budget.is_some() && choice.shard.is_none() && choice.sample.is_none() {
+        let text = "without a key nobody knows what was read before, so that `--budget` takes the same packs each time: add --shard or --sample";
+        log.message(Level::Warning, text);
+    }
     let store = place::store(settings)?;
     let executor: Arc<dyn Executor> = Arc::new(RayonExecutor);
     let events: Arc<dyn Events> = log;
@@ -76,8 +79,7 @@ pub async fn run_without_key(
     let checked = checking.await?;
     let mut document = document(&checked, "without-key", &choice);
     document["report"] = Value::Null;
-    out.result(&document, || text(&checked, Some(&choice)))?;
-    Ok(exit(&checked))
+    out.done(exit(&checked), &document, || text(&checked, Some(&choice)))
 }
 
 /// Which packs the flags choose, and whether they choose at all.

@@ -50,6 +50,8 @@ pub struct Chosen {
     pub(super) listed_there: BTreeSet<SnapshotId>,
     /// Snapshots that count in the target.
     pub(super) counted_there: BTreeSet<SnapshotId>,
+    /// Those of them that stand for one of the source, asked for or not.
+    pub(super) paired_there: BTreeSet<SnapshotId>,
     /// Pairs of which no mark tells yet.
     pub(super) unmarked: BTreeMap<SnapshotId, SnapshotId>,
     /// The newest snapshot in the target.
@@ -90,6 +92,9 @@ pub(super) async fn choose(
         Some(target) => There::look(target, mode, &mut chosen).await?,
         None => There::default(),
     };
+    // Those with a damaged manifest here are no less in the source.
+    let in_source = listed.keys().filter(|id| !record.forgotten.contains(id));
+    chosen.paired_there = in_source.filter_map(|id| there.counted.get(id)).copied().collect();
     for snapshot in snapshots.into_iter().filter(|snapshot| selection.contains(&snapshot.id)) {
         let id = snapshot.id;
         if let Some(pair) = there.counted.get(&id) {

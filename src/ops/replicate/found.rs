@@ -3,9 +3,28 @@
 use crate::error::{Error, ErrorKind};
 use crate::format::layout;
 use crate::limits::CLEAR_OBJECT_SIZE_MAX;
+use crate::ops::Context;
+use crate::ops::init::try_out;
 use crate::repository::open::{Place, look, read_config};
 use crate::repository::{Repository, RepositoryError};
 use crate::storage::{Store, StoreError};
+
+/// Makes a replica of `source` in an empty place, which is tried out as one for a new repository is. Whether one writer is all
+/// that the place has to bear says the config of the source, which the replica takes over.
+///
+/// # Errors
+/// As for [`try_out`] and [`found_replica`]; for a source from which nothing can be deleted, since its replica would take nothing.
+pub async fn make_replica(context: &Context, source: &Repository, target: &dyn Store) -> Result<(), Error> {
+    source.require_deletion()?;
+    if try_out(context, target, source.config().single_writer).await? {
+        let location = target.location();
+        context.warn(format!(
+            "{location} is for a single writer, as the source is: nothing else may write to it at the same time"
+        ));
+    }
+    found_replica(source, target).await?;
+    Ok(())
+}
 
 /// Brings key slots and config generations of `source` into `target` that are not there: key slots first, configs in order,
 /// so that the target opens with the same credentials as soon as it is a repository. Gives how many objects were put.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Mode, SetProof, StreamProof, short};
+use super::{Mode, Selection, SetProof, StreamProof, short};
 use crate::format::report::Finding;
 use crate::id::{ObjectId, SnapshotId};
 
@@ -111,9 +111,14 @@ pub struct Replicated {
 }
 
 impl Replicated {
-    /// Whether everything that was chosen is in the target.
-    pub fn is_whole(&self) -> bool {
-        self.left_out.is_empty() && self.findings.is_empty() && self.proof.missing.is_empty()
+    /// Whether everything that was asked for is in the target. What it forgot, or is late in the source, lacks only if it was
+    /// asked for by name.
+    pub fn is_whole(&self, selection: &Selection) -> bool {
+        let lacking = match selection {
+            Selection::All => false,
+            Selection::Only(_) => !(self.forgotten.is_empty() && self.late.is_empty()),
+        };
+        self.left_out.is_empty() && self.findings.is_empty() && self.proof.missing.is_empty() && !lacking
     }
 
     /// What became of each snapshot, for the evidence.

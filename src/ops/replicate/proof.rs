@@ -62,11 +62,10 @@ pub(super) async fn compare(
         counts.map(|snapshot| snapshot.id).filter(known).collect()
     };
     let missing = counted.difference(&in_target).filter(|id| !chosen.forgotten.contains(id)).copied().collect();
-    let pairs: BTreeSet<SnapshotId> =
-        chosen.there.values().chain(brought.iter().map(|(_, target)| target)).copied().collect();
-    let there = chosen.counted_there.iter().filter(|id| !pairs.contains(*id)).count() as u64;
+    // What was brought in this run did not count there before.
+    let only_there = chosen.counted_there.difference(&chosen.paired_there).count() as u64;
     let in_both = counted.intersection(&in_target).count() as u64;
-    Ok(SetProof { in_both, missing, only_there: there, resolved: brought.len() as u64 })
+    Ok(SetProof { in_both, missing, only_there, resolved: brought.len() as u64 })
 }
 
 /// What a stream is, whatever keys it is sealed under.

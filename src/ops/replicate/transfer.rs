@@ -36,7 +36,7 @@ use crate::storage::StoreError;
 /// Packs that are in memory at one time, at most 16 MiB each.
 const PACKS_IN_FLIGHT: usize = 4;
 
-/// Manifests that are put at one time.
+/// Manifests that are read back at one time.
 const MANIFESTS_IN_FLIGHT: usize = 8;
 
 /// Packs after which an index of them is put: what a killed run copied is then not read again by the next one.
@@ -364,17 +364,17 @@ impl<'a> Copier<'a> {
             }
         }
         self.still_in_time()?;
-        let (store, target) = (self.target.store(), self.target);
-        let puts = bodies.into_iter().map(|(id, bytes)| async move {
-            match store.put_new(&layout::object(ObjectType::Manifest, &id), bytes).await {
-                Ok(()) | Err(StoreError::AlreadyExists { .. }) => {
-                    target.manifest(&id).await.map(|_| id).map_err(Error::from)
-                }
-                Err(error) => Err(error.into()),
+        let (target, ids): (_, Vec<SnapshotId>) = (self.target, bodies.iter().map(|(id, _)| *id).collect());
+        // Oldest first, one by one: until they are confirmed, `verify` misses the one that the next one names.
+        for (id, bytes) in bodies {
+            match target.store().put_new(&layout::object(ObjectType::Manifest, &id), bytes).await {
+                Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-        });
-        let done: Vec<SnapshotId> = stream::iter(puts).buffer_unordered(MANIFESTS_IN_FLIGHT).try_collect().await?;
-        put.extend(done);
+        }
+        let read = ids.into_iter().map(|id| async move { target.manifest(&id).await.map(|_| id) });
+        let read: Vec<SnapshotId> = stream::iter(read).buffer_unordered(MANIFESTS_IN_FLIGHT).try_collect().await?;
+        put.extend(read);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Reading packs whole: name, seal, and the hash of each chunk. Several are in flight; results come in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
@@ -35,10 +35,11 @@ enum Read {
 }
 
 impl Checker {
-    /// Reads the packs that `choice` chooses.
+    /// Reads the packs that `choice` chooses among those that are `needed`, if not all are asked for.
     pub(super) async fn pack_data(
         &mut self,
         choice: &Choice,
+        needed: Option<&HashSet<PackId>>,
         read_before: &ReadBefore,
         progress: Progress<'_>,
     ) -> Result<(), RepositoryError> {
@@ -49,7 +50,10 @@ impl Checker {
         };
         // What is missing or has another length was found already.
         let packs = self.view.packs().iter().filter(|(id, _)| !self.hurt_packs.contains(*id));
-        let candidates = packs.map(|(id, facts)| candidate(id, facts.stored_size)).collect();
+        let packs = packs.map(|(id, facts)| candidate(id, facts.stored_size));
+        let (candidates, others): (Vec<_>, Vec<_>) =
+            packs.partition(|pack| needed.is_none_or(|needed| needed.contains(&pack.id)));
+        others.iter().for_each(|pack| self.passed.entry(Reason::NotAskedFor).or_default().add(pack.size));
         let chosen = choose(choice, self.repository.clock().now(), candidates);
         self.passed.extend(chosen.passed);
         self.read_packs(chosen.read, progress).await

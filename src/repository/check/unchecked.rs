@@ -32,7 +32,7 @@ pub enum Reason {
     Late,
     /// A part of it is known to be lost.
     Quarantined,
-    /// Not among the snapshots that were asked for.
+    /// Not among the snapshots that were asked for; of packs: needed by none of these.
     NotAskedFor,
     /// Resolved and read, but not written to files.
     NotRehearsed,

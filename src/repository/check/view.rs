@@ -114,7 +114,7 @@ impl Checker {
             }
         }
         let changed = self.read_indexes().await?;
-        if changed {
+        if changed && self.packs_listed {
             self.new_packs_present().await?;
         }
         Ok(changed || self.view.record.newest != newest)
