@@ -258,21 +258,15 @@ impl<'a> Mender<'a> {
     /// Manifests and reports from the copy; leases that nobody can read.
     async fn objects(&mut self) -> Result<(), Error> {
         let objects: BTreeSet<String> = self.done.found.iter().map(|finding| finding.object.clone()).collect();
-        for (object, kind) in objects
-            .iter()
-            .flat_map(|object| [ObjectType::Manifest, ObjectType::Report].map(|kind| (object.as_str(), kind)))
-        {
-            let Some(id) = named(object, kind) else { continue };
-            match mend_object(self.repository, self.replica, kind, &id, self.pretended.is_some()).await? {
-                Mended::Sound => {}
-                Mended::Brought => {
-                    self.done.brought.push(layout::object(kind, &id));
-                    self.pretend_manifest(kind, &id).await?;
-                }
-                Mended::Lost(_) if kind == ObjectType::Manifest => drop(self.done.lost_manifests.insert(id)),
-                Mended::Lost(damage) if damage.layer == "presence" => {}
-                Mended::Lost(_) => self.done.removed.push(layout::object(kind, &id)),
-            }
+        let named_of = |kind| objects.iter().filter_map(move |object| named(object, kind));
+        let mut reports: Vec<ObjectId> = named_of(ObjectType::Report).collect();
+        let mut manifests: Vec<SnapshotId> = named_of(ObjectType::Manifest).collect();
+        while let Some(id) = reports.pop() {
+            self.object(ObjectType::Report, &id).await?;
+        }
+        while let Some(id) = manifests.pop() {
+            // One that came back may name another one that is missing.
+            manifests.extend(self.object(ObjectType::Manifest, &id).await?);
         }
         let leases: Vec<ObjectName> = self
             .repository
@@ -292,11 +286,41 @@ impl<'a> Mender<'a> {
         Ok(())
     }
 
-    async fn pretend_manifest(&mut self, kind: ObjectType, id: &ObjectId) -> Result<(), Error> {
-        if let (Some(pretended), Some(replica), ObjectType::Manifest) = (&mut self.pretended, self.replica, kind) {
-            pretended.manifests.insert(*id, replica.manifest(id).await?);
+    /// Looks at a manifest or report again, and brings it from the copy. Gives the manifest that one which came back names, and
+    /// that is not there.
+    async fn object(&mut self, kind: ObjectType, id: &ObjectId) -> Result<Option<SnapshotId>, Error> {
+        let name = layout::object(kind, id);
+        match mend_object(self.repository, self.replica, kind, id, self.pretended.is_some()).await? {
+            Mended::Sound => {}
+            Mended::Brought => {
+                self.done.brought.push(name);
+                if kind == ObjectType::Manifest {
+                    return self.came_back(id).await;
+                }
+            }
+            Mended::Lost(_) if kind == ObjectType::Manifest => drop(self.done.lost_manifests.insert(*id)),
+            Mended::Lost(damage) if damage.layer == "presence" => {}
+            Mended::Lost(_) => self.done.removed.push(name),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    async fn came_back(&mut self, id: &SnapshotId) -> Result<Option<SnapshotId>, Error> {
+        let manifest = match (&mut self.pretended, self.replica) {
+            (Some(pretended), Some(replica)) => {
+                let manifest = replica.manifest(id).await?;
+                pretended.manifests.insert(*id, manifest.clone());
+                manifest
+            }
+            _ => self.repository.manifest(id).await?,
+        };
+        let Some(previous) = manifest.previous else { return Ok(None) };
+        let there = self.repository.listed_manifests().await?.contains_key(&previous);
+        let record = self.repository.record().await?;
+        // One that was copied here need not have come with the one before it.
+        let known = there || record.forgotten.contains(&previous) || record.confirmed.contains(id);
+        let pretended = self.pretended.as_ref().is_some_and(|pretended| pretended.manifests.contains_key(&previous));
+        Ok((!known && !pretended).then_some(previous))
     }
 
     /// The index, if objects of it are hurt, or if chunks are in none of them.
