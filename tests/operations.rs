@@ -118,7 +118,7 @@ async fn a_stream_at_the_least_memory_budget_does_not_deadlock() {
         "noise",
         ComponentKind::Opaque,
         false,
-        None,
+        infrahub_backup::ops::streams::Expected::default(),
         Box::new(Noise(0)),
     );
     let stored = tokio::time::timeout(std::time::Duration::from_secs(120), stored).await.expect("it ends");

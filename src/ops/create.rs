@@ -411,8 +411,10 @@ impl Run<'_> {
         let start = self.context.clock().now();
         let step = self.recorder.begin(self.context, "dump", &info.name);
         self.context.info(format!("backing up `{}`", info.name));
-        let total = inspection.size_bytes;
-        let stored = streams::store(self.context, session, &info.name, info.kind, options.allow_raw, total, dump).await;
+        let parent = known.last.as_ref().and_then(|last| last.component(&info.name));
+        let expected = streams::Expected { total_bytes: inspection.size_bytes, parent };
+        let stored =
+            streams::store(self.context, session, &info.name, info.kind, options.allow_raw, expected, dump).await;
         let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
         if let Some(before) = known.logical_bytes(&info.name)
             && !options.allow_shrink

@@ -64,6 +64,15 @@ enum Codec {
 const CONTENT: usize = 0;
 const HEADERS: usize = 1;
 
+/// What is known of a dump before it is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected<'a> {
+    /// How long it may become, in bytes.
+    pub total_bytes: Option<u64>,
+    /// The same component in an earlier snapshot.
+    pub parent: Option<&'a ComponentRecord>,
+}
+
 /// Stores the dump of a component.
 ///
 /// # Errors
@@ -74,12 +83,12 @@ pub async fn store(
     component: &str,
     kind: ComponentKind,
     allow_raw: bool,
-    total_bytes: Option<u64>,
+    expected: Expected<'_>,
     dump: Box<dyn DumpStream>,
 ) -> Result<(Stored, ExitOk), Error> {
     let (send, mut receive) = mpsc::channel(INPUT_BLOCKS_AHEAD);
     let feeder = tokio::spawn(feed(context.clone(), session.budget().clone(), dump, send));
-    let consuming = consume(context, session, component, kind, allow_raw, total_bytes, &mut receive);
+    let consuming = consume(context, session, component, kind, allow_raw, expected, &mut receive);
     let stored = context.cancel.or(consuming).await.and_then(|stored| stored);
     drop(receive);
     let fed = feeder.await.expect("reading a dump does not panic");
@@ -144,7 +153,7 @@ async fn consume(
     component: &str,
     kind: ComponentKind,
     allow_raw: bool,
-    total_bytes: Option<u64>,
+    expected: Expected<'_>,
     receive: &mut mpsc::Receiver<InputBlock>,
 ) -> Result<Stored, Error> {
     let mut writer = session.component().await;
@@ -152,9 +161,10 @@ async fn consume(
     let first = receive.recv().await;
     let codec = codec_for(component, kind, allow_raw, first.as_ref().map_or(&[], |block| &block.bytes), &mut warnings);
     let neo4j = matches!(codec, Codec::Neo4j(_));
-    let mut streams = vec![writer.content(ProfileName::Dump)];
+    let root = |name: &str| expected.parent.and_then(|parent| parent.stream(name)).map(|stream| &stream.root);
+    let mut streams = vec![writer.content_after(ProfileName::Dump, root("content"))];
     if neo4j {
-        streams.push(writer.content(ProfileName::Meta));
+        streams.push(writer.content_after(ProfileName::Meta, root("headers")));
     }
     let mut decode = Decode { codec: Some(codec), block: Bytes::new(), at: 0, offset: 0, result: Ok(()) };
     let mut next = first;
@@ -167,7 +177,7 @@ async fn consume(
         decode.result.as_ref().map_err(|problem| not_whole(component, problem))?;
         drop(block.permit);
         let target = component.to_owned();
-        context.events.progress(&Progress { action: "dump", target, done_bytes, total_bytes });
+        context.events.progress(&Progress { action: "dump", target, done_bytes, total_bytes: expected.total_bytes });
         next = receive.recv().await;
     }
     let mut last = Finish { codec: decode.codec, container: None, result: Ok(()) };

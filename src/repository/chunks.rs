@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, Stretch};
+use super::cache::Location;
 use super::executor::{Executor, run};
 use super::{Damage, Repository, RepositoryError, missing, seal_damage};
 use crate::format::envelope::ObjectType;
-use crate::format::index::{ChunkEntry, SegmentEntry};
+use crate::format::index::{ChunkEntry, PackEntry, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectName, PackId};
 use crate::limits::{BASE_DEPTH_MAX, SEGMENT_BASE_SIZE_MAX};
@@ -20,7 +21,9 @@ use crate::seal::pack::PackOpener;
 use crate::storage::StoreError;
 
 /// Decoded segments that are kept, at most two MiB each.
-const SEGMENTS_KEPT: usize = 10;
+const SEGMENTS_KEPT: usize = 32;
+/// Descriptions of packs that are kept, at most half a MiB each.
+const ENTRIES_KEPT: usize = 32;
 /// Pack keys that are kept.
 const OPENERS_KEPT: usize = 256;
 
@@ -55,6 +58,12 @@ struct Recent<K, V> {
 impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
     fn new(size_max: usize) -> Self {
         Self { entries: HashMap::new(), order: VecDeque::new(), size_max }
+    }
+
+    fn replace(&mut self, key: K, value: V) {
+        if let Some(known) = self.entries.get_mut(&key) {
+            *known = value;
+        }
     }
 
     fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> V {
@@ -93,6 +102,7 @@ pub struct ChunkReader {
     ahead: Ahead,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
+    entries: Mutex<Recent<PackId, Option<Arc<PackEntry>>>>,
 }
 
 impl ChunkReader {
@@ -100,8 +110,9 @@ impl ChunkReader {
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
         let openers = Mutex::new(Recent::new(OPENERS_KEPT));
+        let entries = Mutex::new(Recent::new(ENTRIES_KEPT));
         let (looked_again, ahead) = (AtomicU32::new(0), Ahead::default());
-        Self { repository, executor, cached: false, looked_again, ahead, segments, openers }
+        Self { repository, executor, cached: false, looked_again, ahead, segments, openers, entries }
     }
 
     /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
@@ -136,7 +147,8 @@ impl ChunkReader {
         if self.cached && kind == ObjectType::TreePack {
             return Ok(None);
         }
-        let entry = self.repository.cache().segment(&pack, segment)?;
+        let entry = self.described(&pack)?;
+        let entry = entry.as_deref().and_then(|entry| entry.segments.get(index(segment)));
         Ok(entry.map(|entry| Stretch { kind, pack, segments: vec![segment], range: entry.range() }))
     }
 
@@ -171,6 +183,13 @@ impl ChunkReader {
     async fn chunk_where_known(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         let mut result = Err(RepositoryError::MissingChunk { id: *id });
         for location in self.repository.cache().find_all(id)? {
+            // In this pack it is deeper than who asks may go; in another one it may not be.
+            if depth < BASE_DEPTH_MAX && self.is_deeper(&location, depth)? {
+                let name = layout::object(location.kind, &location.pack);
+                let problem = "the bases of a segment that is a base are deeper than its description says".to_owned();
+                result = Err(Damage { object: name.to_string(), layer: "decode", problem }.into());
+                continue;
+            }
             match self.segment(location.kind, location.pack, location.segment, depth).await {
                 Ok(segment) => match segment.chunk(id) {
                     Some(bytes) => return Ok(bytes),
@@ -188,6 +207,22 @@ impl ChunkReader {
         result
     }
 
+    /// What the index says of a pack.
+    fn described(&self, pack: &PackId) -> Result<Option<Arc<PackEntry>>, RepositoryError> {
+        if let Some(known) = lock(&self.entries).get_or_insert_with(*pack, || None) {
+            return Ok(Some(known));
+        }
+        let entry = self.repository.cache().pack(pack)?.map(Arc::new);
+        lock(&self.entries).replace(*pack, entry.clone());
+        Ok(entry)
+    }
+
+    fn is_deeper(&self, location: &Location, depth: u32) -> Result<bool, RepositoryError> {
+        let entry = self.described(&location.pack)?;
+        let entry = entry.as_deref().and_then(|entry| entry.segments.get(index(location.segment)));
+        Ok(entry.is_some_and(|entry| u32::from(entry.depth) > depth))
+    }
+
     async fn segment(
         &self,
         kind: ObjectType,
@@ -196,13 +231,8 @@ impl ChunkReader {
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
         let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), SegmentCell::default);
-        if depth < BASE_DEPTH_MAX {
-            // A base may, in a forged index, lead back to the segment that waits for it: never wait here.
-            return match cell.get() {
-                Some(loaded) => Ok(Arc::clone(loaded)),
-                None => Ok(self.load(kind, pack, ordinal, depth).await?),
-            };
-        }
+        // Whoever waits for a base has a greater depth than what it waits for, also in a forged index (`is_deeper`): nobody waits
+        // for himself.
         let loaded = cell.get_or_try_init(|| self.load(kind, pack, ordinal, depth)).await?;
         Ok(Arc::clone(loaded))
     }
@@ -215,7 +245,7 @@ impl ChunkReader {
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
         let name = layout::object(kind, &pack);
-        let entry = self.repository.cache().segment(&pack, ordinal)?;
+        let entry = self.described(&pack)?.and_then(|entry| entry.segments.get(index(ordinal)).cloned());
         let entry = entry.ok_or_else(|| RepositoryError::Damaged(missing(&name)))?;
         let keeps = self.cached && kind == ObjectType::TreePack;
         if keeps
@@ -336,6 +366,10 @@ fn hashed(
         at = end;
     }
     Ok(OpenSegment { plain: Bytes::from(plain), chunks })
+}
+
+fn index(ordinal: u32) -> usize {
+    usize::try_from(ordinal).expect("usize has 32 bits or more")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -88,7 +88,8 @@ impl Claims {
         Ok(found.iter().any(|location| u64::from(location.length) == length && self.is_present(&location.pack)))
     }
 
-    fn is_present(&self, pack: &PackId) -> bool {
+    /// Whether a pack is there and may be relied on.
+    pub fn is_present(&self, pack: &PackId) -> bool {
         self.present.read().unwrap_or_else(PoisonError::into_inner).contains(pack)
     }
 

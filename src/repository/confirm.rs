@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::chunks::ChunkReader;
 use super::executor::Executor;
 use super::lease::{Claimant, RunLease};
+use super::loss::Holdings;
 use super::marks::Record;
 use super::reach::Reach;
 use super::{Repository, RepositoryError};
@@ -163,10 +164,11 @@ async fn missing_of(
     manifests: &[&Manifest],
 ) -> Result<u64, RepositoryError> {
     let reader = Arc::new(ChunkReader::cached(Arc::clone(repository), Arc::clone(executor)));
-    let (mut missing, cache, mut reach) = (0, Arc::clone(repository.cache()), Reach::new(reader));
+    let (mut missing, mut reach) = (0, Reach::new(reader));
+    // What a segment is compressed against is relied on as well.
+    let mut holdings = Holdings::of(Arc::clone(repository.cache()), sound.clone())?;
     let mut visit = |id: &crate::id::ChunkId| -> Result<(), RepositoryError> {
-        let found = cache.find_all(id)?;
-        missing += u64::from(!found.iter().any(|location| sound.contains(&location.pack)));
+        missing += u64::from(!holdings.holds(id)?);
         Ok(())
     };
     for manifest in manifests {

@@ -3,17 +3,20 @@
 //! A [`StreamState`] is one stream being cut; [`OpenSegments`] are the segments of one component that are being filled.
 //! Both are moved into a job and back. What is full comes out as [`PlainSegment`]s.
 
+use std::collections::HashSet;
+
 use crate::chunker::{Chunker, CutSizes};
 use crate::format::config::{Profile, ProfileName, Profiles};
 use crate::format::envelope::ObjectType;
 use crate::format::index::ChunkEntry;
 use crate::format::tree::ContentRoot;
 use crate::id::ChunkId;
-use crate::limits::{RECIPE_INLINE_MAX, SEGMENT_SIZE_TARGET};
+use crate::limits::{BASE_DEPTH_MAX, RECIPE_INLINE_MAX, SEGMENT_BASE_SIZE_MAX, SEGMENT_SIZE_TARGET};
 use crate::seal::keys::Keys;
 
 use super::RepositoryError;
 use super::claim::{Claim, Claims, Owner};
+use super::parent::{Parent, ParentChunk};
 
 /// A full segment on its way to be compressed.
 #[derive(Debug)]
@@ -24,6 +27,19 @@ pub struct PlainSegment {
     pub bytes: Vec<u8>,
     /// Its chunks.
     pub chunks: Vec<ChunkEntry>,
+    /// What it is to be compressed against.
+    pub base: Base,
+}
+
+/// The chunks that a segment is compressed against, one behind the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Base {
+    /// In order.
+    pub chunks: Vec<ChunkId>,
+    /// Their length together, in bytes.
+    pub bytes: u64,
+    /// Depth of a segment with this base; 0: there is none.
+    pub depth: u8,
 }
 
 /// What cutting needs to know, the same for a whole session.
@@ -58,19 +74,61 @@ fn sizes(profile: Profile) -> CutSizes {
     CutSizes { min: size(profile.min), avg: size(profile.avg), max: size(profile.max), level: profile.level }
 }
 
-/// The segments of one component that are being filled, one for content and one for recipes and trees.
+/// The segments of one component that are being filled: for content one of each depth, and one for recipes and trees.
 #[derive(Debug, Default)]
 pub struct OpenSegments {
     owner: Owner,
-    content: Filling,
+    /// By depth: a chunk whose base is deep must not make its neighbours deep.
+    content: [Filling; DEPTHS],
     tree: Filling,
     full: Vec<PlainSegment>,
 }
+
+/// Depths that a segment may have, 0 included.
+const DEPTHS: usize = BASE_DEPTH_MAX as usize + 1;
 
 #[derive(Debug, Default)]
 struct Filling {
     bytes: Vec<u8>,
     chunks: Vec<ChunkEntry>,
+    base: Base,
+    in_base: HashSet<ChunkId>,
+}
+
+impl Filling {
+    fn push(&mut self, id: ChunkId, chunk: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(usize::try_from(SEGMENT_SIZE_TARGET).expect("a MiB fits"));
+        }
+        let length = u32::try_from(chunk.len()).expect("chunks are at most a MiB");
+        self.bytes.extend_from_slice(chunk);
+        self.chunks.push(ChunkEntry { id, length });
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() as u64 >= SEGMENT_SIZE_TARGET
+    }
+
+    /// How much longer the base gets with these chunks, in bytes.
+    fn base_grows(&self, near: &[ParentChunk]) -> u64 {
+        let new = near.iter().filter(|chunk| !self.in_base.contains(&chunk.id));
+        new.map(|chunk| u64::from(chunk.length)).sum()
+    }
+
+    fn add_base(&mut self, near: &[ParentChunk], depth: u8) {
+        self.base.depth = depth;
+        for chunk in near {
+            if self.in_base.insert(chunk.id) {
+                self.base.chunks.push(chunk.id);
+                self.base.bytes += u64::from(chunk.length);
+            }
+        }
+    }
+
+    fn take(&mut self, kind: ObjectType) -> Option<PlainSegment> {
+        let Self { bytes, chunks, base, .. } = std::mem::take(self);
+        (!chunks.is_empty()).then_some(PlainSegment { kind, bytes, chunks, base })
+    }
 }
 
 impl OpenSegments {
@@ -81,23 +139,25 @@ impl OpenSegments {
 
     /// Adds a chunk to the segment of its kind.
     pub fn push(&mut self, kind: ObjectType, id: ChunkId, chunk: &[u8]) {
-        let filling = if kind == ObjectType::ContentPack { &mut self.content } else { &mut self.tree };
-        if filling.bytes.capacity() == 0 {
-            filling.bytes.reserve_exact(usize::try_from(SEGMENT_SIZE_TARGET).expect("a MiB fits"));
-        }
-        let length = u32::try_from(chunk.len()).expect("chunks are at most a MiB");
-        filling.bytes.extend_from_slice(chunk);
-        filling.chunks.push(ChunkEntry { id, length });
-        if filling.bytes.len() as u64 >= SEGMENT_SIZE_TARGET {
-            self.close(kind);
+        let filling = if kind == ObjectType::ContentPack { &mut self.content[0] } else { &mut self.tree };
+        filling.push(id, chunk);
+        if filling.is_full() {
+            self.full.extend(filling.take(kind));
         }
     }
 
-    fn close(&mut self, kind: ObjectType) {
-        let filling = if kind == ObjectType::ContentPack { &mut self.content } else { &mut self.tree };
-        let Filling { bytes, chunks } = std::mem::take(filling);
-        if !chunks.is_empty() {
-            self.full.push(PlainSegment { kind, bytes, chunks });
+    /// Adds a chunk of content to a segment that is compressed against the chunks `near`.
+    pub fn push_near(&mut self, id: ChunkId, chunk: &[u8], near: &[ParentChunk]) {
+        let kind = ObjectType::ContentPack;
+        let Some(depth) = near.iter().map(|chunk| chunk.depth + 1).max() else { return self.push(kind, id, chunk) };
+        let filling = &mut self.content[usize::from(depth)];
+        if filling.base.bytes + filling.base_grows(near) > SEGMENT_BASE_SIZE_MAX {
+            self.full.extend(filling.take(kind));
+        }
+        filling.add_base(near, depth);
+        filling.push(id, chunk);
+        if filling.is_full() {
+            self.full.extend(filling.take(kind));
         }
     }
 
@@ -113,8 +173,9 @@ impl OpenSegments {
 
     /// All segments, full or not.
     pub fn finish(&mut self) -> Vec<PlainSegment> {
-        self.close(ObjectType::ContentPack);
-        self.close(ObjectType::TreePack);
+        let content = self.content.iter_mut().filter_map(|filling| filling.take(ObjectType::ContentPack));
+        self.full.extend(content);
+        self.full.extend(self.tree.take(ObjectType::TreePack));
         self.take_full()
     }
 }
@@ -140,12 +201,26 @@ pub struct StreamState {
     buffer: Vec<u8>,
     recipe: Recipe,
     counts: CutCounts,
+    parent: Option<Box<Parent>>,
 }
 
 impl StreamState {
     /// A stream whose chunks go to packs of `kind`.
     pub fn new(kind: ObjectType, profile: ProfileName) -> Self {
-        Self { kind, profile, buffer: Vec::new(), recipe: Recipe::default(), counts: CutCounts::default() }
+        let (buffer, recipe, counts) = (Vec::new(), Recipe::default(), CutCounts::default());
+        Self { kind, profile, buffer, recipe, counts, parent: None }
+    }
+
+    /// It takes the place of `parent`.
+    pub fn follow(&mut self, parent: Parent) {
+        self.parent = Some(Box::new(parent));
+    }
+
+    /// Makes the parent known for the next `length` bytes.
+    pub async fn read_parent(&mut self, length: u64) {
+        if let Some(parent) = &mut self.parent {
+            parent.read_to(self.counts.bytes + self.buffer.len() as u64 + length).await;
+        }
     }
 
     /// The profile by which it is cut.
@@ -196,15 +271,23 @@ impl StreamState {
             let chunk = &self.buffer[at..at + length];
             at += length;
             let id = context.keys.chunk_id(chunk);
+            let offset = self.counts.bytes;
             self.counts.bytes += length as u64;
             self.counts.chunks += 1;
-            match context.claims.claim(out.owner, &id, length as u64)? {
-                Claim::Yours => {
-                    self.counts.new_chunks += 1;
-                    out.push(self.kind, id, chunk);
+            let shared = self.parent.as_mut().is_some_and(|parent| parent.shares(&id, offset, length as u64));
+            let claim = match shared {
+                true => Claim::Stored,
+                false => context.claims.claim(out.owner, &id, length as u64)?,
+            };
+            match (claim, &self.parent) {
+                (Claim::Yours, None) => out.push(self.kind, id, chunk),
+                (Claim::Yours, Some(parent)) => {
+                    let near: Vec<ParentChunk> = parent.near(offset, length as u64).collect();
+                    out.push_near(id, chunk, &near);
                 }
-                Claim::Stored | Claim::InFlight => self.counts.shared_bytes += length as u64,
+                (Claim::Stored | Claim::InFlight, _) => self.counts.shared_bytes += length as u64,
             }
+            self.counts.new_chunks += u64::from(claim == Claim::Yours);
             self.recipe.push(context, out, id)?;
         }
         self.buffer.drain(..at);

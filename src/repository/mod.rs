@@ -20,6 +20,7 @@ pub mod loss;
 pub mod marks;
 pub mod open;
 pub mod pack_writer;
+pub mod parent;
 pub mod reach;
 pub mod repair;
 pub mod runs;

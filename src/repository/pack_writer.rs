@@ -20,7 +20,7 @@ use crate::env::Entropy;
 use crate::format::envelope::ObjectType;
 use crate::format::index::{ChunkEntry, PackEntry, PackFooter, SegmentEntry, SegmentKind};
 use crate::format::layout;
-use crate::id::ObjectId;
+use crate::id::{ChunkId, ObjectId};
 use crate::limits::{CHUNK_SIZE_MAX, PACK_SIZE_TARGET};
 use crate::seal::keys::Keys;
 use crate::seal::pack::{CodedSegment, PackSealer};
@@ -103,7 +103,8 @@ impl PackWriter {
 
     /// Seals one coded segment into the open pack of its kind.
     pub async fn push(&mut self, segment: &PlainSegment, coded: CodedSegment) -> Result<u64, RepositoryError> {
-        self.push_as(segment.kind, SegmentKind::Chunks, segment.chunks.clone(), coded).await
+        let base = (segment.base.depth, segment.base.chunks.clone());
+        self.push_as(segment.kind, SegmentKind::Chunks, segment.chunks.clone(), base, coded).await
     }
 
     async fn push_as(
@@ -111,10 +112,11 @@ impl PackWriter {
         kind: ObjectType,
         content: SegmentKind,
         chunks: Vec<ChunkEntry>,
+        (depth, base): (u8, Vec<ChunkId>),
         coded: CodedSegment,
     ) -> Result<u64, RepositoryError> {
         let stored = coded.stored_length();
-        let added = SEGMENT_FIELDS + CHUNK_FIELDS * chunks.len();
+        let added = SEGMENT_FIELDS + ChunkId::SIZE * base.len() + CHUNK_FIELDS * chunks.len();
         if self.is_full_for(kind, stored, added) {
             self.close(kind).await?;
         }
@@ -127,7 +129,7 @@ impl PackWriter {
         });
         let offset = open.sealer.push(&**entropy, &coded);
         let stored_length = u32::try_from(stored).expect("segments are a few MiB");
-        open.segments.push(SegmentEntry { kind: content, offset, stored_length, depth: 0, base: vec![], chunks });
+        open.segments.push(SegmentEntry { kind: content, offset, stored_length, depth, base, chunks });
         open.description_size += added;
         Ok(stored as u64)
     }
@@ -175,7 +177,7 @@ impl PackWriter {
         let length = u32::try_from(bytes.len()).expect("descriptions are bounded");
         let coded = CodedSegment::encode(bytes, &[]);
         let chunks = vec![ChunkEntry { id, length }];
-        Box::pin(self.push_as(ObjectType::TreePack, SegmentKind::PackEntry, chunks, coded)).await?;
+        Box::pin(self.push_as(ObjectType::TreePack, SegmentKind::PackEntry, chunks, (0, vec![]), coded)).await?;
         Ok(())
     }
 

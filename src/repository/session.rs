@@ -13,10 +13,12 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::budget::{Budget, BytePermit};
+use super::chunks::ChunkReader;
 use super::claim::{Claim, Claims, Owner};
-use super::cut::{CutContext, CutCounts, OpenSegments, PlainSegment, StreamState};
+use super::cut::{Base, CutContext, CutCounts, OpenSegments, PlainSegment, StreamState};
 use super::executor::{Executor, run};
 use super::pack_writer::{PackContext, PackReceipt, PackWriter, Stage};
+use super::parent::Parent;
 use super::{Repository, RepositoryError};
 use crate::format::config::ProfileName;
 use crate::format::envelope::ObjectType;
@@ -24,8 +26,11 @@ use crate::format::index::{Index, PackEntry};
 use crate::format::manifest::{Manifest, StreamRecord};
 use crate::format::tree::ContentRoot;
 use crate::id::{ChunkId, ObjectId, PackId, SnapshotId};
-use crate::limits::INDEX_FLUSH_CHUNKS;
+use crate::limits::{INDEX_FLUSH_CHUNKS, SEGMENT_SIZE_TARGET};
 use crate::seal::pack::CodedSegment;
+
+/// A segment that is at least this many times as long as what a base makes of it is not tried without one.
+const BASE_PAYS: usize = 4;
 
 /// Bytes of a stream on their way to be cut, with the right to hold them.
 #[derive(Debug)]
@@ -78,6 +83,8 @@ pub struct SessionOptions {
 struct Shared {
     cut: CutContext,
     options: SessionOptions,
+    /// Reads what segments are compressed against.
+    bases: Arc<ChunkReader>,
     packs: Mutex<PackWriter>,
     /// Segments being compressed, sealed and packed. They belong to the session: what was claimed in them is relied on, even
     /// when the component that met it first is given up.
@@ -117,7 +124,8 @@ impl WriteSession {
         let packs = Mutex::new(PackWriter::new(context, options.stage.clone()));
         let cut = CutContext::new(keys, &repository.config().profiles, claims);
         let (jobs, indexes, components) = (Mutex::default(), Mutex::default(), AtomicU32::new(0));
-        let shared = Arc::new(Shared { cut, options, packs, jobs, indexes, components });
+        let bases = Arc::new(ChunkReader::cached(Arc::clone(&repository), Arc::clone(&options.executor)));
+        let shared = Arc::new(Shared { cut, options, bases, packs, jobs, indexes, components });
         Self { repository, shared }
     }
 
@@ -208,6 +216,30 @@ async fn put_one_index(
     Ok(())
 }
 
+/// The bytes of a segment's base; none if they cannot be read: that costs room, never a backup.
+async fn base_of(shared: &Shared, segment: &PlainSegment) -> Result<Vec<u8>, RepositoryError> {
+    let mut bytes = Vec::with_capacity(usize::try_from(segment.base.bytes).expect("a few MiB"));
+    for id in &segment.base.chunks {
+        match shared.bases.chunk(id).await {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => return Ok(vec![]),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Compresses a segment, against its base if that pays; tells whether it did.
+fn encode(plain: &[u8], base: &[u8]) -> (CodedSegment, bool) {
+    let coded = CodedSegment::encode(plain, base);
+    if base.is_empty() || coded.stored_length() < plain.len() / BASE_PAYS {
+        return (coded, !base.is_empty());
+    }
+    // Reading it back costs more, which must be worth it.
+    let alone = CodedSegment::encode(plain, &[]);
+    if alone.stored_length() / 10 * 9 < coded.stored_length() { (alone, false) } else { (coded, true) }
+}
+
 /// One component being written: its streams share segments, so that small files share them, too.
 pub struct ComponentWriter {
     repository: Arc<Repository>,
@@ -268,6 +300,18 @@ impl ComponentWriter {
         OpenStream(Some(StreamState::new(ObjectType::ContentPack, profile)))
     }
 
+    /// Begins a stream of content that takes the place of `parent`, a stream of an earlier snapshot. Where this slot does not
+    /// read content, or the parent cannot be read, it is like any other.
+    pub fn content_after(&self, profile: ProfileName, parent: Option<&ContentRoot>) -> OpenStream {
+        let mut state = StreamState::new(ObjectType::ContentPack, profile);
+        if let Some(root) = parent.filter(|_| self.repository.keys().reads_content())
+            && let Ok(parent) = Parent::new(&self.shared.bases, self.shared.cut.claims.clone(), root)
+        {
+            state.follow(parent);
+        }
+        OpenStream(Some(state))
+    }
+
     /// Begins a stream of metadata: a tree.
     pub fn tree(&self) -> OpenStream {
         OpenStream(Some(StreamState::new(ObjectType::TreePack, ProfileName::Meta)))
@@ -303,6 +347,9 @@ impl ComponentWriter {
         loop {
             let mut states: Vec<StreamState> =
                 streams.drain(..).map(|stream| stream.0.expect("a stream is whole between two calls")).collect();
+            for state in &mut states {
+                state.read_parent(SEGMENT_SIZE_TARGET).await;
+            }
             let mut segments = std::mem::replace(&mut self.segments, OpenSegments::new(self.owner));
             let shared = Arc::clone(&self.shared);
             let (result, states, segments, work_back) = run(&self.shared.options.executor, move || {
@@ -397,7 +444,7 @@ impl ComponentWriter {
             joined.expect("segment jobs do not panic")?;
         }
         for segment in segments {
-            let permit = self.shared.options.budget.acquire(segment.bytes.len() as u64).await;
+            let permit = self.shared.options.budget.acquire(segment.bytes.len() as u64 + segment.base.bytes).await;
             let (repository, shared) = (Arc::clone(&self.repository), Arc::clone(&self.shared));
             let added = Arc::clone(&self.added_bytes);
             let job = async move { store_segment(&repository, &shared, segment, permit, &added).await };
@@ -415,7 +462,11 @@ async fn store_segment(
     added_bytes: &AtomicU64,
 ) -> Result<(), RepositoryError> {
     let plain = std::mem::take(&mut segment.bytes);
-    let coded = run(&shared.options.executor, move || CodedSegment::encode(&plain, &[])).await;
+    let base = base_of(shared, &segment).await?;
+    let (coded, based) = run(&shared.options.executor, move || encode(&plain, &base)).await;
+    if !based {
+        segment.base = Base::default();
+    }
     permit.shrink_to(coded.stored_length() as u64);
     let mut packs = shared.packs.lock().await;
     let stored = packs.push(&segment, coded).await?;

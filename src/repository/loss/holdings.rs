@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::format::layout;
 use crate::id::{ChunkId, PackId};
 use crate::limits::BASE_DEPTH_MAX;
-use crate::repository::cache::Cache;
+use crate::repository::cache::{Cache, CacheError};
 use crate::repository::{Repository, RepositoryError};
 use crate::storage::StoreError;
 
@@ -35,6 +35,11 @@ impl Holdings {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(Self::of(cache, trusted)?)
+    }
+
+    /// What the packs `trusted` hold.
+    pub fn of(cache: Arc<Cache>, trusted: HashSet<PackId>) -> Result<Self, CacheError> {
         let based = cache.based_packs()?;
         Ok(Self { cache, trusted, based, segments: HashMap::new(), assumed: BTreeMap::new() })
     }
