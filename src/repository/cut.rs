@@ -16,7 +16,7 @@ use crate::seal::keys::Keys;
 
 use super::RepositoryError;
 use super::claim::{Claim, Claims, Owner};
-use super::parent::{Parent, ParentChunk};
+use super::parent::{BaseChunk, Parent};
 
 /// A full segment on its way to be compressed.
 #[derive(Debug)]
@@ -110,12 +110,12 @@ impl Filling {
     }
 
     /// How much longer the base gets with these chunks, in bytes.
-    fn base_grows(&self, near: &[ParentChunk]) -> u64 {
+    fn base_grows(&self, near: &[BaseChunk]) -> u64 {
         let new = near.iter().filter(|chunk| !self.in_base.contains(&chunk.id));
         new.map(|chunk| u64::from(chunk.length)).sum()
     }
 
-    fn add_base(&mut self, near: &[ParentChunk], depth: u8) {
+    fn add_base(&mut self, near: &[BaseChunk], depth: u8) {
         self.base.depth = depth;
         for chunk in near {
             if self.in_base.insert(chunk.id) {
@@ -147,7 +147,7 @@ impl OpenSegments {
     }
 
     /// Adds a chunk of content to a segment that is compressed against the chunks `near`.
-    pub fn push_near(&mut self, id: ChunkId, chunk: &[u8], near: &[ParentChunk]) {
+    pub fn push_near(&mut self, id: ChunkId, chunk: &[u8], near: &[BaseChunk]) {
         let kind = ObjectType::ContentPack;
         let Some(depth) = near.iter().map(|chunk| chunk.depth + 1).max() else { return self.push(kind, id, chunk) };
         let filling = &mut self.content[usize::from(depth)];
@@ -279,10 +279,10 @@ impl StreamState {
                 true => Claim::Stored,
                 false => context.claims.claim(out.owner, &id, length as u64)?,
             };
-            match (claim, &self.parent) {
+            match (claim, &mut self.parent) {
                 (Claim::Yours, None) => out.push(self.kind, id, chunk),
                 (Claim::Yours, Some(parent)) => {
-                    let near: Vec<ParentChunk> = parent.near(offset, length as u64).collect();
+                    let near = parent.near(offset, length as u64);
                     out.push_near(id, chunk, &near);
                 }
                 (Claim::Stored | Claim::InFlight, _) => self.counts.shared_bytes += length as u64,

@@ -16,6 +16,7 @@ use super::cache::Cache;
 use super::chunks::ChunkReader;
 use super::claim::Claims;
 use super::stream::ChunkIds;
+use crate::format::index::PackEntry;
 use crate::format::tree::ContentRoot;
 use crate::id::{ChunkId, PackId};
 use crate::limits::BASE_DEPTH_MAX;
@@ -36,23 +37,59 @@ const WINDOW_CHUNKS_MAX: usize = 200_000;
 /// Packs whose chunks are kept at hand: neighbours in a stream are neighbours in packs.
 const PACKS_KEPT: usize = 8;
 
+/// The same in what a segment was compressed against, where the place is only known in proportion.
+const MARGIN_BEHIND: u64 = 48 << 10;
+
 /// A chunk of the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParentChunk {
+pub struct BaseChunk {
     /// Its identity.
     pub id: ChunkId,
     /// Its length, in bytes.
     pub length: u32,
     /// Depth of its segment.
     pub depth: u8,
+}
+
+/// A chunk of the parent, at its place.
+#[derive(Clone)]
+struct ParentChunk {
+    facts: Facts,
     /// Where it begins in the parent.
     offset: u64,
     /// Whether it is in a pack that this session relies on.
     relied_on: bool,
 }
 
-/// Length of a chunk and depth of its segment.
-type Facts = (u32, u8);
+impl ParentChunk {
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.facts.chunk.length)
+    }
+}
+
+/// What the index says of a chunk.
+#[derive(Clone)]
+struct Facts {
+    chunk: BaseChunk,
+    /// If its segment is as deep as one may be: what that was compressed against.
+    behind: Option<Behind>,
+}
+
+/// The base of a segment, and a place in the segment.
+#[derive(Clone)]
+struct Behind {
+    base: Arc<[ChunkId]>,
+    /// Bytes of the segment before the chunk, and in all.
+    at: u64,
+    plain: u64,
+}
+
+/// A pack whose chunks are at hand.
+struct KnownPack {
+    id: PackId,
+    relied_on: bool,
+    chunks: HashMap<ChunkId, Facts>,
+}
 
 /// The parent of a stream, known around the place where the new stream is.
 pub struct Parent {
@@ -60,7 +97,7 @@ pub struct Parent {
     ids: Option<ChunkIds>,
     cache: Arc<Cache>,
     claims: Claims,
-    packs: VecDeque<(PackId, bool, HashMap<ChunkId, Facts>)>,
+    packs: VecDeque<KnownPack>,
     window: VecDeque<ParentChunk>,
     /// How many chunks were before the window.
     passed: u64,
@@ -104,7 +141,7 @@ impl Parent {
                 Ok(None) | Err(_) => Ok(None),
             };
             match chunk {
-                Ok(Some(chunk)) => self.push(chunk),
+                Ok(Some((facts, relied_on))) => self.push(facts, relied_on),
                 // It ends here, or cannot be read, or what is behind lies at a place that nobody knows.
                 Ok(None) | Err(_) => self.ids = None,
             }
@@ -115,23 +152,59 @@ impl Parent {
     pub fn shares(&mut self, id: &ChunkId, offset: u64, length: u64) -> bool {
         let Some(number) = self.numbers.get(id) else { return false };
         let Some(number) = number else { return false };
-        let Some(chunk) = self.chunk(*number).copied() else { return false };
-        if !chunk.relied_on || u64::from(chunk.length) != length {
+        let Some(chunk) = self.chunk(*number) else { return false };
+        if !chunk.relied_on || u64::from(chunk.facts.chunk.length) != length {
             return false;
         }
-        self.drift = offset.cast_signed().wrapping_sub(chunk.offset.cast_signed());
-        self.forget_before(chunk.offset.saturating_sub(BEHIND));
+        let parent_offset = chunk.offset;
+        self.drift = offset.cast_signed().wrapping_sub(parent_offset.cast_signed());
+        self.forget_before(parent_offset.saturating_sub(BEHIND));
         true
     }
 
-    /// The chunks of the parent that `length` bytes at `offset` in the new stream take the place of, and their neighbours,
-    /// that can be a base.
-    pub fn near(&self, offset: u64, length: u64) -> impl Iterator<Item = ParentChunk> + '_ {
+    /// The chunks that can be a base of `length` bytes at `offset` in the new stream: those of the parent that they take the
+    /// place of, and their neighbours; where these are as deep as a base may be, what they are based on themselves.
+    ///
+    /// So a region that changes each day gets deeper until it may not, and is then a star around what is one step less deep,
+    /// until that is so old that the segment is better off alone.
+    pub fn near(&mut self, offset: u64, length: u64) -> Vec<BaseChunk> {
         let from = self.expected(offset).saturating_sub(MARGIN);
         let to = self.expected(offset + length).saturating_add(MARGIN);
-        let first = self.window.partition_point(|chunk| chunk.offset + u64::from(chunk.length) <= from);
-        let near = self.window.range(first..).take_while(move |chunk| chunk.offset < to);
-        near.filter(|chunk| chunk.relied_on && u32::from(chunk.depth) < BASE_DEPTH_MAX).copied()
+        let first = self.window.partition_point(|chunk| chunk.end() <= from);
+        let chunks = self.window.range(first..).take_while(|chunk| chunk.offset < to);
+        let chunks: Vec<ParentChunk> = chunks.filter(|chunk| chunk.relied_on).cloned().collect();
+        let mut near = Vec::new();
+        for ParentChunk { facts, .. } in chunks {
+            match &facts.behind {
+                None => near.push(facts.chunk),
+                Some(behind) => near.extend(self.behind(behind, u64::from(facts.chunk.length))),
+            }
+        }
+        near
+    }
+
+    /// The part of a segment's base that a chunk of `length` bytes in the segment was probably compressed against.
+    fn behind(&mut self, behind: &Behind, length: u64) -> Vec<BaseChunk> {
+        let mut described = Vec::with_capacity(behind.base.len());
+        for id in behind.base.iter() {
+            match self.describe(id) {
+                Ok(Some((facts, true))) => described.push(facts.chunk),
+                Ok(_) | Err(_) => return vec![],
+            }
+        }
+        let all: u64 = described.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let place = |at: u64| at.saturating_mul(all) / behind.plain.max(1);
+        let from = place(behind.at).saturating_sub(MARGIN_BEHIND);
+        let to = place(behind.at + length).saturating_add(MARGIN_BEHIND);
+        let (mut at, mut near) = (0, Vec::new());
+        for chunk in described {
+            let end = at + u64::from(chunk.length);
+            if end > from && at < to && u32::from(chunk.depth) < BASE_DEPTH_MAX {
+                near.push(chunk);
+            }
+            at = end;
+        }
+        near
     }
 
     /// Where in the parent something is expected that is at `offset` in the new stream.
@@ -143,10 +216,11 @@ impl Parent {
         self.window.get(usize::try_from(number.checked_sub(self.passed)?).ok()?)
     }
 
-    fn push(&mut self, chunk: ParentChunk) {
+    fn push(&mut self, facts: Facts, relied_on: bool) {
         let number = self.passed + self.window.len() as u64;
-        self.numbers.entry(chunk.id).and_modify(|known| *known = None).or_insert(Some(number));
-        self.end = chunk.offset + u64::from(chunk.length);
+        let chunk = ParentChunk { facts, offset: self.end, relied_on };
+        self.numbers.entry(chunk.facts.chunk.id).and_modify(|known| *known = None).or_insert(Some(number));
+        self.end = chunk.end();
         self.window.push_back(chunk);
         if self.window.len() > WINDOW_CHUNKS_MAX {
             self.pop();
@@ -155,38 +229,50 @@ impl Parent {
 
     fn pop(&mut self) {
         if let Some(chunk) = self.window.pop_front() {
-            self.numbers.remove(&chunk.id);
+            self.numbers.remove(&chunk.facts.chunk.id);
             self.passed += 1;
         }
     }
 
     fn forget_before(&mut self, offset: u64) {
-        while self.window.front().is_some_and(|chunk| chunk.offset + u64::from(chunk.length) <= offset) {
+        while self.window.front().is_some_and(|chunk| chunk.end() <= offset) {
             self.pop();
         }
     }
 
-    /// The next chunk of the parent; `None` if no index names it.
-    fn describe(&mut self, id: &ChunkId) -> Result<Option<ParentChunk>, RepositoryError> {
-        let chunk =
-            |(length, depth): Facts, relied_on| ParentChunk { id: *id, length, depth, offset: self.end, relied_on };
-        for (_, relied_on, chunks) in &self.packs {
-            if let Some(facts) = chunks.get(id) {
-                return Ok(Some(chunk(*facts, *relied_on)));
+    /// What the index says of a chunk, and whether a pack holds it that this session relies on; `None` if no index names it.
+    fn describe(&mut self, id: &ChunkId) -> Result<Option<(Facts, bool)>, RepositoryError> {
+        for pack in &self.packs {
+            if let Some(facts) = pack.chunks.get(id) {
+                return Ok(Some((facts.clone(), pack.relied_on)));
             }
         }
         let found = self.cache.find_all(id)?;
         let relied_on = found.iter().find(|location| self.claims.is_present(&location.pack));
         let Some(location) = relied_on.or(found.first()) else { return Ok(None) };
         let Some(entry) = self.cache.pack(&location.pack)? else { return Ok(None) };
-        let mut chunks = HashMap::with_capacity(entry.chunk_count());
-        for segment in &entry.segments {
-            chunks.extend(segment.chunks.iter().map(|chunk| (chunk.id, (chunk.length, segment.depth))));
-        }
-        let described = chunks.get(id).map(|facts| chunk(*facts, relied_on.is_some()));
-        let known = (entry.id, relied_on.is_some(), chunks);
+        let pack = KnownPack { id: entry.id, relied_on: relied_on.is_some(), chunks: facts_of(&entry) };
+        let facts = pack.chunks.get(id).map(|facts| (facts.clone(), pack.relied_on));
+        self.packs.retain(|known| known.id != pack.id);
         self.packs.truncate(PACKS_KEPT - 1);
-        self.packs.push_front(known);
-        Ok(described)
+        self.packs.push_front(pack);
+        Ok(facts)
     }
+}
+
+fn facts_of(entry: &PackEntry) -> HashMap<ChunkId, Facts> {
+    let mut facts = HashMap::with_capacity(entry.chunk_count());
+    for segment in &entry.segments {
+        let plain = segment.plain_length();
+        let base: Option<Arc<[ChunkId]>> =
+            (u32::from(segment.depth) >= BASE_DEPTH_MAX).then(|| segment.base.as_slice().into());
+        let mut at = 0;
+        for chunk in &segment.chunks {
+            let behind = base.clone().map(|base| Behind { base, at, plain });
+            at += u64::from(chunk.length);
+            let chunk = BaseChunk { id: chunk.id, length: chunk.length, depth: segment.depth };
+            facts.insert(chunk.id, Facts { chunk, behind });
+        }
+    }
+    facts
 }
