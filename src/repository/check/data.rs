@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use super::super::chunks::{ChunkReader, open_segment};
@@ -12,7 +13,7 @@ use super::choice::{Candidate, Choice, choose, pack_prefix};
 use super::unchecked::Reason;
 use super::{Checker, Progress, ReadBefore};
 use crate::format::envelope::ObjectType;
-use crate::format::index::{PackEntry, PackFooter};
+use crate::format::index::{PackEntry, PackFooter, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ObjectName, PackId};
 use crate::limits::{OBJECT_PLAIN_SIZE_MAX, PACK_SIZE_MAX};
@@ -174,69 +175,93 @@ impl PackReader {
             Err(error) => return Err(error.into()),
         };
         *bytes += stored.len() as u64;
-        let (bases, mut damages) = self.bases(&name, &entry).await?;
-        let keys = Arc::clone(repository.keys());
-        let checked = run(&self.executor, move || check_pack(&keys, &name, &entry, &stored, &bases)).await;
-        match checked {
-            Ok(read) if damages.is_empty() => Ok(read),
-            Ok(_) => Ok(Read::Damaged(damages)),
-            Err(damage) => {
-                damages.push(damage);
-                Ok(Read::Damaged(damages))
+        let pack = Arc::new(StoredPack { name, entry, stored });
+        let (keys, plain) = (Arc::clone(repository.keys()), Arc::clone(&pack));
+        let opened = match run(&self.executor, move || plain.check(&keys)).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(Read::Sound { chunks: 0, opened: false }),
+            Err(damage) => return Ok(Read::Damaged(vec![damage])),
+        };
+        let (opener, mut chunks) = (Arc::new(opened.0), opened.1);
+        let mut damages = Vec::new();
+        for (ordinal, segment) in (0u32..).zip(&pack.entry.segments).filter(|(_, segment)| !segment.base.is_empty()) {
+            let base = match self.base(segment).await? {
+                Base::Read(base) => base,
+                Base::Nowhere => continue,
+                Base::Damaged(damage) => {
+                    damages.push(damage);
+                    continue;
+                }
+            };
+            let (keys, pack, opener) = (Arc::clone(repository.keys()), Arc::clone(&pack), Arc::clone(&opener));
+            match run(&self.executor, move || pack.open(&keys, &opener, ordinal, &base)).await {
+                Ok(opened) => chunks += opened,
+                Err(damage) => damages.push(damage),
             }
         }
+        Ok(if damages.is_empty() { Read::Sound { chunks, opened: true } } else { Read::Damaged(damages) })
     }
 
-    /// What each segment was compressed against, and what of that cannot be read.
-    async fn bases(
-        &self,
-        name: &ObjectName,
-        entry: &PackEntry,
-    ) -> Result<(Vec<Vec<u8>>, Vec<Damage>), RepositoryError> {
-        let (mut bases, mut damages) = (vec![Vec::new(); entry.segments.len()], Vec::new());
-        for (at, segment) in entry.segments.iter().enumerate() {
-            for chunk in &segment.base {
-                match self.chunks.chunk(chunk).await {
-                    Ok(bytes) => bases[at].extend_from_slice(&bytes),
-                    Err(RepositoryError::Damaged(damage)) => damages.push(damage),
-                    Err(error @ RepositoryError::MissingChunk { .. }) => {
-                        let problem = format!("the base of segment {at} is not there: {error}");
-                        damages.push(Damage { object: name.to_string(), layer: "chunk", problem });
-                    }
-                    Err(error) => return Err(error),
-                }
+    /// What a segment was compressed against.
+    async fn base(&self, segment: &SegmentEntry) -> Result<Base, RepositoryError> {
+        let mut base = Vec::new();
+        for chunk in &segment.base {
+            match self.chunks.chunk(chunk).await {
+                Ok(bytes) => base.extend_from_slice(&bytes),
+                Err(RepositoryError::Damaged(damage)) => return Ok(Base::Damaged(damage)),
+                Err(RepositoryError::MissingChunk { .. }) => return Ok(Base::Nowhere),
+                Err(error) => return Err(error),
             }
         }
-        Ok((bases, damages))
+        Ok(Base::Read(base))
     }
 }
 
-/// Checks the bytes of a pack against its name and its description.
-fn check_pack(
-    keys: &Keys,
-    name: &ObjectName,
-    entry: &PackEntry,
-    stored: &[u8],
-    bases: &[Vec<u8>],
-) -> Result<Read, Damage> {
-    check_name(name, &entry.id, stored)?;
-    if entry.kind == ObjectType::ContentPack && !keys.reads_content() {
-        return Ok(Read::Sound { chunks: 0, opened: false });
+/// What came of reading the base of a segment.
+enum Base {
+    Read(Vec<u8>),
+    /// In no pack: nobody keeps the base of a segment that no snapshot needs, and whether one does, the streams tell.
+    Nowhere,
+    Damaged(Damage),
+}
+
+/// A pack whose bytes were read.
+struct StoredPack {
+    name: ObjectName,
+    entry: PackEntry,
+    stored: Bytes,
+}
+
+impl StoredPack {
+    /// Checks the bytes against name and description, and opens the segments without a base. Gives the number of chunks in
+    /// these; `None` if this key does not open the pack.
+    fn check(&self, keys: &Keys) -> Result<Option<(PackOpener, u64)>, Damage> {
+        check_name(&self.name, &self.entry.id, &self.stored)?;
+        if self.entry.kind == ObjectType::ContentPack && !keys.reads_content() {
+            return Ok(None);
+        }
+        let opener =
+            PackOpener::new(keys, self.entry.kind, &self.stored).map_err(|error| seal_damage(&self.name, error))?;
+        check_footer(&self.name, &opener, &self.entry, &self.stored)?;
+        let mut chunks = 0;
+        for (ordinal, _) in (0u32..).zip(&self.entry.segments).filter(|(_, segment)| segment.base.is_empty()) {
+            chunks += self.open(keys, &opener, ordinal, &[])?;
+        }
+        Ok(Some((opener, chunks)))
     }
-    let opener = PackOpener::new(keys, entry.kind, stored).map_err(|error| seal_damage(name, error))?;
-    check_footer(name, &opener, entry, stored)?;
-    let mut chunks = 0;
-    for (ordinal, (segment, base)) in (0u32..).zip(entry.segments.iter().zip(bases)) {
+
+    /// Opens a segment and hashes its chunks; gives their number.
+    fn open(&self, keys: &Keys, opener: &PackOpener, ordinal: u32, base: &[u8]) -> Result<u64, Damage> {
+        let segment = &self.entry.segments[usize::try_from(ordinal).expect("usize has 32 bits or more")];
         let start = usize::try_from(segment.offset).expect("usize has 32 bits or more");
         let end = start + usize::try_from(segment.stored_length).expect("usize has 32 bits or more");
-        let sealed = stored.get(start..end).ok_or_else(|| {
-            let problem = format!("segment {ordinal} ends behind its {} bytes", stored.len());
-            Damage { object: name.to_string(), layer: "length", problem }
+        let sealed = self.stored.get(start..end).ok_or_else(|| {
+            let problem = format!("segment {ordinal} ends behind its {} bytes", self.stored.len());
+            Damage { object: self.name.to_string(), layer: "length", problem }
         })?;
-        open_segment(keys, name, &opener, ordinal, segment, sealed, base)?;
-        chunks += segment.chunks.len() as u64;
+        open_segment(keys, &self.name, opener, ordinal, segment, sealed, base)?;
+        Ok(segment.chunks.len() as u64)
     }
-    Ok(Read::Sound { chunks, opened: true })
 }
 
 /// A tree pack's own footer says what the index says.

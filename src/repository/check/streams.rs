@@ -46,9 +46,11 @@ impl Checker {
     pub(super) async fn streams(&mut self, snapshots: &[Snapshot]) -> Result<(), RepositoryError> {
         let reader = Arc::new(ChunkReader::new(Arc::clone(&self.repository), Arc::clone(&self.executor)));
         let (mut hurt, mut sound) = (Hurt::new(), Sound::new());
+        let based = self.repository.cache().based_packs()?;
         let mut forgotten = Vec::new();
         for snapshot in snapshots {
-            let mut walker = StreamWalker { checker: self, reader: &reader, hurt: &mut hurt, sound: &mut sound };
+            let (reader, based) = (&reader, &based);
+            let mut walker = StreamWalker { checker: self, reader, based, hurt: &mut hurt, sound: &mut sound };
             if walker.snapshot(snapshot).await? {
                 self.checked.snapshots += 1;
             } else {
@@ -86,6 +88,7 @@ impl Checker {
 struct StreamWalker<'a> {
     checker: &'a mut Checker,
     reader: &'a Arc<ChunkReader>,
+    based: &'a BTreeSet<PackId>,
     hurt: &'a mut Hurt,
     sound: &'a mut Sound,
 }
@@ -131,7 +134,10 @@ impl StreamWalker<'_> {
         let object = layout::object(ObjectType::Manifest, &snapshot.id).to_string();
         for pack in hurt {
             if !self.checker.hurt_packs.contains(&pack) {
-                let problem = format!("pack {pack}, which holds chunks of it, is in no index");
+                let problem = match self.checker.view.packs().contains_key(&pack) {
+                    true => format!("what chunks of it in pack {pack} are compressed against is in no pack"),
+                    false => format!("pack {pack}, which holds chunks of it, is in no index"),
+                };
                 self.checker.report(Damage { object: object.clone(), layer: "chunk", problem }, vec![name.clone()]);
             }
             self.hurt.entry(pack).or_default().insert(name.clone());
@@ -160,7 +166,15 @@ impl StreamWalker<'_> {
             return Walked { hurt: BTreeSet::new(), length: Ok(stream.length) };
         }
         let (view, hurt_packs) = (&self.checker.view, &self.checker.hurt_packs);
-        let mut walk = Walk { reader: self.reader, view, hurt_packs, name, hurt: BTreeSet::new() };
+        let mut walk = Walk {
+            reader: self.reader,
+            view,
+            hurt_packs,
+            name,
+            based: self.based,
+            hurt: BTreeSet::new(),
+            segments: HashMap::new(),
+        };
         let length = if is_tree { walk.tree(&stream.root, self.sound).await } else { walk.ids(&stream.root).await };
         let walked = Walked { hurt: walk.hurt, length };
         if !is_tree && walked.hurt.is_empty() && matches!(walked.length, Ok(length) if length == stream.length) {

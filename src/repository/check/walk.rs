@@ -1,6 +1,6 @@
 //! One walk over the chunks of a stream: does each resolve, into a pack that is whole?
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::chunks::ChunkReader;
@@ -9,6 +9,7 @@ use super::super::{Damage, RepositoryError, with_causes};
 use super::view::View;
 use crate::format::tree::{ContentRoot, FileContent, TreeDecoder};
 use crate::id::{ChunkId, PackId};
+use crate::limits::BASE_DEPTH_MAX;
 use crate::tree_entry::{EntryKind, printable};
 
 /// Roots that were walked without a fault, with the length that was expected: snapshots share most of their files.
@@ -20,8 +21,12 @@ pub(super) struct Walk<'a> {
     pub view: &'a View,
     pub hurt_packs: &'a HashSet<PackId>,
     pub name: &'a str,
+    /// Packs that have segments with bases.
+    pub based: &'a BTreeSet<PackId>,
     /// Packs without which a chunk is nowhere, and that are not whole.
     pub hurt: BTreeSet<PackId>,
+    /// Of segments with bases, the pack that their bases miss.
+    pub segments: HashMap<(PackId, u32), Option<PackId>>,
 }
 
 impl Walk<'_> {
@@ -35,17 +40,55 @@ impl Walk<'_> {
         Ok(length)
     }
 
-    /// A chunk is whole if any pack that holds it is.
+    /// A chunk is whole if any pack that holds it is, and what its segment there is based on.
     fn one(&mut self, id: &ChunkId) -> Result<u64, RepositoryError> {
+        let (length, blamed) = self.blame(id, BASE_DEPTH_MAX)?;
+        self.hurt.extend(blamed);
+        Ok(length)
+    }
+
+    /// The length of a chunk, and the pack that it misses, if it is nowhere whole.
+    fn blame(&mut self, id: &ChunkId, depth: u32) -> Result<(u64, Option<PackId>), RepositoryError> {
         let found = self.reader.repository().cache().find_all(id)?;
         let first = found.first().ok_or(RepositoryError::MissingChunk { id: *id })?;
-        let named = |pack: &PackId| self.view.packs().contains_key(pack);
-        let whole = |pack: &PackId| named(pack) && !self.hurt_packs.contains(pack);
-        if !found.iter().any(|location| whole(&location.pack)) {
-            let blamed = found.iter().find(|location| named(&location.pack)).unwrap_or(first);
-            self.hurt.insert(blamed.pack);
+        let length = u64::from(first.length);
+        let mut blamed = None;
+        for location in &found {
+            let named = self.view.packs().contains_key(&location.pack);
+            let missed = match named && !self.hurt_packs.contains(&location.pack) {
+                true => self.blame_bases(location.pack, location.segment, depth)?,
+                false => Some(location.pack).filter(|_| named),
+            };
+            match missed {
+                None if named => return Ok((length, None)),
+                missed => blamed = blamed.or(missed),
+            }
         }
-        Ok(first.length.into())
+        Ok((length, blamed.or(Some(first.pack))))
+    }
+
+    fn blame_bases(&mut self, pack: PackId, segment: u32, depth: u32) -> Result<Option<PackId>, RepositoryError> {
+        if depth == 0 || !self.based.contains(&pack) {
+            return Ok(None);
+        }
+        if let Some(known) = self.segments.get(&(pack, segment)) {
+            return Ok(*known);
+        }
+        let entry = self.reader.repository().cache().segment(&pack, segment)?;
+        let mut missed = None;
+        for base in entry.into_iter().flat_map(|entry| entry.base) {
+            missed = match self.blame(&base, depth - 1) {
+                Ok((_, missed)) => missed,
+                // In no index.
+                Err(RepositoryError::MissingChunk { .. }) => Some(pack),
+                Err(error) => return Err(error),
+            };
+            if missed.is_some() {
+                break;
+            }
+        }
+        self.segments.insert((pack, segment), missed);
+        Ok(missed)
     }
 
     /// Decodes a tree and resolves the chunks of its files; gives the tree's length.
