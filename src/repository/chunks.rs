@@ -20,8 +20,9 @@ use crate::seal::keys::Keys;
 use crate::seal::pack::PackOpener;
 use crate::storage::StoreError;
 
-/// Decoded segments that are kept, at most two MiB each.
-const SEGMENTS_KEPT: usize = 32;
+/// Decoded segments that are kept, one MiB each and at most two: what a stretch of a stream is based on, after some days.
+/// Source: `docs/benchmarks.md`.
+const SEGMENTS_KEPT: usize = 40;
 /// Descriptions of packs that are kept, at most half a MiB each.
 const ENTRIES_KEPT: usize = 32;
 /// Pack keys that are kept.

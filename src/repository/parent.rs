@@ -19,7 +19,6 @@ use super::stream::ChunkIds;
 use crate::format::index::PackEntry;
 use crate::format::tree::ContentRoot;
 use crate::id::{ChunkId, PackId};
-use crate::limits::BASE_DEPTH_MAX;
 
 /// How far ahead of the place that is expected the parent is known, in bytes: what was deleted in between may be this long.
 const AHEAD: u64 = 64 << 20;
@@ -33,6 +32,10 @@ const MARGIN: u64 = 16 << 10;
 
 /// Chunks that are kept at most: what was inserted in between may be as long as these together.
 const WINDOW_CHUNKS_MAX: usize = 200_000;
+
+/// How deep a segment gets at most, in bases. Readers accept [`crate::limits::BASE_DEPTH_MAX`]; each step multiplies what a
+/// restore has to decode. Source: `docs/benchmarks.md`.
+const CHAIN_MAX: u32 = 2;
 
 /// Packs whose chunks are kept at hand: neighbours in a stream are neighbours in packs.
 const PACKS_KEPT: usize = 8;
@@ -199,7 +202,7 @@ impl Parent {
         let (mut at, mut near) = (0, Vec::new());
         for chunk in described {
             let end = at + u64::from(chunk.length);
-            if end > from && at < to && u32::from(chunk.depth) < BASE_DEPTH_MAX {
+            if end > from && at < to && u32::from(chunk.depth) < CHAIN_MAX {
                 near.push(chunk);
             }
             at = end;
@@ -265,7 +268,7 @@ fn facts_of(entry: &PackEntry) -> HashMap<ChunkId, Facts> {
     for segment in &entry.segments {
         let plain = segment.plain_length();
         let base: Option<Arc<[ChunkId]>> =
-            (u32::from(segment.depth) >= BASE_DEPTH_MAX).then(|| segment.base.as_slice().into());
+            (u32::from(segment.depth) >= CHAIN_MAX).then(|| segment.base.as_slice().into());
         let mut at = 0;
         for chunk in &segment.chunks {
             let behind = base.clone().map(|base| Behind { base, at, plain });
