@@ -18,13 +18,11 @@ use infrahub_backup::id::SnapshotId;
 use infrahub_backup::ops::create::{self, CreateOptions, FilesSource, Source};
 use infrahub_backup::ops::forget::{Choice, forget};
 use infrahub_backup::ops::prune::prune;
-use infrahub_backup::ops::{Cancel, Context, dump, init};
+use infrahub_backup::ops::{Context, dump, init};
 use infrahub_backup::repository::check::{Depth, check};
-use infrahub_backup::repository::executor::RayonExecutor;
 use infrahub_backup::repository::sweep::SweepOptions;
 use infrahub_backup::repository::{Outside, Repository};
 use infrahub_backup::seal::slot::{Credential, NewCredential};
-use infrahub_backup::state::State;
 use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 use timed::{TestClock, TimedStore};
 
@@ -145,16 +143,7 @@ impl World {
 
     fn context(&self) -> Context {
         let state = tempfile::tempdir_in(self.folder.path()).expect("a folder").keep();
-        Context {
-            outside: Outside { clock: Arc::new(self.clock.clone()), ..Outside::system() },
-            executor: Arc::new(RayonExecutor),
-            cancel: Cancel::new().1,
-            events: Arc::new(place::Quiet),
-            state: Arc::new(State::open(state).expect("a state folder")),
-            cache_folder: None,
-            host: "host".to_owned(),
-            user: "user".to_owned(),
-        }
+        place::context(&state, Outside { clock: Arc::new(self.clock.clone()), ..Outside::system() })
     }
 
     async fn open(&self, cut: Cut) -> Result<(Context, Arc<Repository>, Arc<Dying>), Error> {

@@ -26,13 +26,12 @@ use infrahub_backup::format::layout;
 use infrahub_backup::id::SnapshotId;
 use infrahub_backup::ops::create::{self, CreateOptions, FilesSource, Source};
 use infrahub_backup::ops::forget::{self, Change};
-use infrahub_backup::ops::{Cancel, Context, dump, verify};
+use infrahub_backup::ops::{Context, dump, verify};
 use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::executor::InlineExecutor;
 use infrahub_backup::repository::snapshots::Snapshot;
 use infrahub_backup::repository::{Outside, Repository};
 use infrahub_backup::seal::slot::Credential;
-use infrahub_backup::state::State;
 use infrahub_backup::storage::{ObjectName, Store};
 use timed::{TestClock, TimedStore};
 
@@ -165,16 +164,8 @@ impl World {
     }
 
     fn context(&self) -> Context {
-        Context {
-            outside: Outside { clock: Arc::new(self.clock.clone()), ..Outside::system() },
-            executor: Arc::new(InlineExecutor),
-            cancel: Cancel::new().1,
-            events: Arc::new(place::Quiet),
-            state: Arc::new(State::open(self.folder.path().join("state")).expect("a state folder")),
-            cache_folder: None,
-            host: "host".to_owned(),
-            user: "user".to_owned(),
-        }
+        let outside = Outside { clock: Arc::new(self.clock.clone()), ..Outside::system() };
+        Context { executor: Arc::new(InlineExecutor), ..place::context(&self.folder.path().join("state"), outside) }
     }
 
     async fn open(&self, context: &Context, store: &Arc<TimedStore>) -> Result<Arc<Repository>, Error> {
