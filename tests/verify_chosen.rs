@@ -37,8 +37,8 @@ use timed::{TestClock, TimedStore};
 const HOUR: Duration = Duration::from_secs(3600);
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Packs of content; recipes lie in packs of their own beside them.
-const PACKS: usize = 24;
+/// Packs of content.
+const PACKS: usize = 48;
 
 struct World {
     clock: TestClock,
@@ -57,14 +57,15 @@ impl World {
         Self { clock, store, key, folder }
     }
 
-    /// One with many packs, which two snapshots share.
+    /// One with many packs, which two snapshots share. One of them is so long that it needs a recipe, in a pack of trees.
     async fn with_packs() -> Self {
         let world = Self::new().await;
         let chunks = synthetic::put_packs(&world.open().await, PACKS).await;
-        for some in [&chunks[..], &chunks[PACKS / 2..]] {
-            synthetic::snapshot_of(&world.open().await, some).await;
+        for some in [chunks.repeat(2), chunks[PACKS / 2..].to_vec()] {
+            synthetic::snapshot_of(&world.open().await, &some).await;
             world.clock.advance(HOUR);
         }
+        assert!(!world.store.names("trees/").is_empty());
         world
     }
 
@@ -250,13 +251,14 @@ async fn a_sample_follows_from_its_seed_on_every_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_all_conditions_leave_out_is_told_with_its_reason() {
     let world = World::with_packs().await;
-    world.verify(Choice { budget: Some(world.pack_bytes() / 4), ..Choice::default() }).await;
+    let half = Sample { parts_per_million: 500_000, seed: 8 };
+    world.verify(Choice { sample: Some(half), ..Choice::default() }).await;
     world.clock.advance(HOUR);
     let choice = Choice {
         shard: Shard::new(2, 2),
         max_age: Some(2 * HOUR),
         sample: Some(Sample { parts_per_million: 600_000, seed: 3 }),
-        budget: Some(world.pack_bytes() / 8),
+        budget: Some(300),
     };
     let checked = world.check(choice).await;
     assert_eq!(checked.packs, world.packs().len() as u64);
