@@ -5,7 +5,9 @@
 //!
 //! Does not: touch a disk, or judge. A number is compared by a person, on the same machine.
 
-use std::collections::BTreeMap;
+#[path = "../tests/support/backup.rs"]
+mod backup;
+
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,12 +16,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use infrahub_backup::chunker::{Chunker, CutSizes};
 use infrahub_backup::env::{Clock, SystemClock, SystemEntropy};
-use infrahub_backup::format::config::{ProfileName, Profiles};
+use infrahub_backup::format::config::ProfileName;
 use infrahub_backup::format::envelope::ObjectType;
-use infrahub_backup::format::manifest::{
-    ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, StreamRecord, Window,
-};
-use infrahub_backup::id::{ChunkId, ObjectId, RunId, SnapshotId};
+use infrahub_backup::id::{ChunkId, ObjectId, SnapshotId};
 use infrahub_backup::limits::{INPUT_BLOCK_SIZE_MAX, PACK_SIZE_MAX, SEGMENT_SIZE_TARGET};
 use infrahub_backup::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use infrahub_backup::repository::chunks::ChunkReader;
@@ -27,9 +26,8 @@ use infrahub_backup::repository::claim::Claims;
 use infrahub_backup::repository::executor::RayonExecutor;
 use infrahub_backup::repository::session::{InputBlock, SessionOptions};
 use infrahub_backup::repository::stream::StreamReader;
-use infrahub_backup::repository::{Outside, Repository, open};
+use infrahub_backup::repository::{Outside, Repository};
 use infrahub_backup::seal::pack::{CodedSegment, PackSealer};
-use infrahub_backup::seal::slot::{Credential, NewCredential};
 use infrahub_backup::storage::Store;
 use infrahub_backup::storage::object::RemoteStore;
 
@@ -46,7 +44,7 @@ fn main() -> Result<()> {
     let size = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(INPUT_MIB_DEFAULT);
     let input = Bytes::from(database_like(size << 20));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let repository = runtime.block_on(founded())?;
+    let repository = runtime.block_on(founded());
 
     println!("{size} MiB of rows, fastest of {ROUNDS} rounds, {} threads to burn", rayon_threads());
     println!("{:<28} {:>9}  notes", "stage", "MB/s");
@@ -84,15 +82,10 @@ fn rayon_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn outside() -> Outside {
-    Outside::system()
-}
-
-async fn founded() -> Result<Arc<Repository>> {
+async fn founded() -> Arc<Repository> {
     let store: Arc<dyn Store> = Arc::new(RemoteStore::memory());
-    let (_, key_file) = open::found(&*store, &outside(), Profiles::DEFAULT, NewCredential::KeyFile).await?;
-    let credential = Credential::KeyFile(key_file.ok_or("a key file was asked for")?);
-    Ok(Arc::new(open::open(store, &credential, None, outside()).await?))
+    let key = backup::found(&store, &Outside::system()).await;
+    backup::opened(&store, &key, None, &Outside::system()).await
 }
 
 /// Runs `work` a few times and tells the fastest; gives what it made last.
@@ -213,7 +206,7 @@ fn whole(runtime: &tokio::runtime::Runtime, input: &Bytes) -> Result<()> {
     let mut stored = (0, 0);
     for _ in 0..ROUNDS {
         runtime.block_on(async {
-            let repository = founded().await?;
+            let repository = founded().await;
             let start = Instant::now();
             let (id, new) = create(&repository, input).await?;
             first = first.min(start.elapsed());
@@ -251,45 +244,10 @@ async fn create(repository: &Arc<Repository>, input: &Bytes) -> Result<(Snapshot
     }
     let (record, _) = component.end_as("content", stream).await?;
     component.finish().await?;
-    let packs = session.flush().await?;
-    let index = session.write_index(packs).await?;
+    let index = backup::finish(&session).await?;
     let stored = session.stored_bytes().await;
-    let manifest = manifest(record, index.indexes().to_vec());
+    let manifest = backup::manifest(SystemClock.now(), record, index.indexes());
     Ok((session.commit(&manifest, &index).await?, stored))
-}
-
-fn manifest(stream: StreamRecord, indexes: Vec<ObjectId>) -> Manifest {
-    let now = SystemClock.now();
-    let component = ComponentRecord {
-        name: "database".to_owned(),
-        kind: "opaque".to_owned(),
-        status: ComponentStatus::Complete,
-        failure: None,
-        consistency: Consistency::Given,
-        window: Window { start: now, end: now },
-        layout: Layout::Plain,
-        streams: vec![stream],
-        sizes: Sizes::default(),
-        version: None,
-        edition: None,
-        counts: BTreeMap::new(),
-        warnings: vec![],
-    };
-    Manifest {
-        format: infrahub_backup::format::FORMAT_VERSION,
-        deployment: "bench".to_owned(),
-        created_at: now,
-        finished_at: now,
-        run: RunId::from_bytes([1; 16]),
-        lease_deadline: now + jiff::SignedDuration::from_hours(6),
-        previous: None,
-        host: "bench".to_owned(),
-        tool: "bench".to_owned(),
-        infrahub_version: None,
-        indexes,
-        components: vec![component],
-        tags: BTreeMap::new(),
-    }
 }
 
 async fn read_back(repository: &Arc<Repository>, id: &SnapshotId, input: &Bytes) -> Result<usize> {

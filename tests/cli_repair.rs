@@ -15,6 +15,9 @@ use support::{Ran, Sandbox, files_below, noise};
 /// Kills in the middle of a `repair`.
 const KILLS: u32 = 50;
 
+/// The large file, in bytes: some chunks. Most of the time of a test goes by the bytes that it reads and writes.
+const LARGE: usize = 300_000;
+
 /// Ways to damage an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Damage {
@@ -35,19 +38,28 @@ struct World {
 impl World {
     /// One with two snapshots that share most of what they hold.
     fn new() -> Self {
+        Self::with_large(LARGE)
+    }
+
+    /// The same with a large file of this size.
+    fn with_large(size: usize) -> Self {
         let mut world = Self { sandbox: Sandbox::with_repository(), snapshots: BTreeMap::new() };
-        world.write("large", &noise("large", 5_000_000));
-        (0..30).for_each(|n| world.write(&format!("small {n}"), &noise(&format!("small {n}"), 9_000)));
+        world.write("large", &noise("large", size));
+        (0..30).for_each(|n| world.write(&format!("small {n}"), &noise(&format!("small {n}"), 3_000)));
         world.create();
-        world.write("small 7", &noise("changed", 12_000));
-        world.write("more", &noise("more", 400_000));
+        world.write("small 7", &noise("changed", 4_000));
+        world.write("more", &noise("more", 100_000));
         world.create();
         world
     }
 
     /// The same, and a replica of it in `replica`.
     fn with_replica() -> Self {
-        let world = Self::new();
+        Self::new().and_replica()
+    }
+
+    fn and_replica(self) -> Self {
+        let world = self;
         world.sandbox.run(["replicate", "--init", "--to", world.replica().to_str().expect("text")]).ok();
         world
     }
@@ -206,7 +218,7 @@ fn a_manifest_that_nobody_has_is_told_and_given_up_only_on_demand() {
 
 #[test]
 fn what_no_one_has_is_told_to_the_byte_and_the_rest_stays_usable() {
-    let world = World::with_replica();
+    let world = World::with_large(3_500_000).and_replica();
     let ids = world.sandbox.snapshots();
     // The pack that holds the most: the large file, in several segments.
     let objects = world.sandbox.objects();
@@ -257,7 +269,7 @@ fn a_backup_after_a_loss_brings_back_what_it_stores_anew() {
     let (name, _) = packs.max_by_key(|(_, size)| **size).expect("there are packs");
     world.damage(name, Damage::Missing);
     world.repair(&[]).with_code(4);
-    world.write("small 7", &noise("small 7", 9_000));
+    world.write("small 7", &noise("small 7", 3_000));
     world.create();
     let cache = world.sandbox.path("cache");
     fs::remove_dir_all(&cache).expect("the cache is there");
@@ -344,9 +356,10 @@ fn a_damaged_lease_is_removed_when_its_run_cannot_be_alive() {
 
 #[test]
 fn config_and_key_slots_come_from_a_replica_before_anything_can_be_opened() {
+    // What comes back is what was there: each time the repository is as it was made.
+    let world = World::with_replica();
     for folder in ["config/", "keys/"] {
         for damage in ALL {
-            let world = World::with_replica();
             let name = world.objects(folder).remove(0);
             world.damage(&name, damage);
             assert_ne!(world.sandbox.run(["snapshots", "list"]).code, Some(0));

@@ -1,9 +1,9 @@
 //! One damaged object of each kind, in each way: `verify` names it and what it hurts, and `restore` refuses before it touches
 //! anything or delivers exact bytes.
 //!
-//! What cannot be known: a lease, or the newest report, that is missing altogether: nothing names them but their own name. The
-//! only key slot, when it is missing: `verify` says that there is none. A pack of trees that only helps to rebuild an index
-//! hurts no stream.
+//! What cannot be known: a lease, the newest report, the newest mark, or a manifest that no other one names, that is missing
+//! altogether: nothing names them but their own name (of a manifest knows who has seen it). The only key slot, when it is
+//! missing: `verify` says that there is none. A pack of trees that only helps to rebuild an index hurts no stream.
 
 mod support;
 

@@ -1,8 +1,10 @@
 //! What a review found once and must not come back.
 
+#[path = "support/backup.rs"]
+mod backup;
 mod place;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use infrahub_backup::env::{Clock, SystemClock, SystemEntropy, random_bytes};
-use infrahub_backup::format::config::{ProfileName, Profiles};
+use infrahub_backup::format::config::ProfileName;
 use infrahub_backup::format::envelope::ObjectType;
 use infrahub_backup::format::index::{ChunkEntry, Index, PackEntry, SegmentEntry, SegmentKind};
-use infrahub_backup::format::manifest::{
-    ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window,
-};
-use infrahub_backup::id::{ChunkId, ObjectId, ObjectName, RunId};
+use infrahub_backup::id::{ChunkId, ObjectId, ObjectName};
 use infrahub_backup::ops::create::{CreateOptions, Source};
 use infrahub_backup::ops::replicate::make_replica;
 use infrahub_backup::ops::restore::{self, RestoreOptions, Target};
@@ -24,13 +23,11 @@ use infrahub_backup::ops::{Events, Level, Progress, dump, init, verify};
 use infrahub_backup::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use infrahub_backup::repository::cache::Cache;
 use infrahub_backup::repository::check::{Depth, check};
-use infrahub_backup::repository::chunks::ChunkReader;
 use infrahub_backup::repository::claim::Claims;
 use infrahub_backup::repository::executor::{Executor, RayonExecutor};
 use infrahub_backup::repository::pack_writer::Stage;
-use infrahub_backup::repository::session::{InputBlock, SessionOptions};
+use infrahub_backup::repository::session::SessionOptions;
 use infrahub_backup::repository::snapshots::Snapshot;
-use infrahub_backup::repository::stream::StreamReader;
 use infrahub_backup::repository::{Outside, open};
 use infrahub_backup::seal::slot::{Credential, NewCredential};
 use infrahub_backup::storage::local::LocalStore;
@@ -200,77 +197,26 @@ async fn a_failed_component_does_not_take_the_packs_of_a_finished_one_along() {
     let folder = tempfile::tempdir().unwrap();
     let (open_gate, gate) = tokio::sync::watch::channel(false);
     let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(Path::new(folder.path()).join("r")).unwrap(), gate));
-    let outside = Outside::system();
-    let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
-    let repository =
-        Arc::new(open::open(Arc::clone(&store), &Credential::KeyFile(key.unwrap()), None, outside).await.unwrap());
+    let key = backup::found(&store, &Outside::system()).await;
+    let repository = backup::opened(&store, &key, None, &Outside::system()).await;
     let budget = Budget::new(BUDGET_BYTES_DEFAULT).unwrap();
     let session =
         repository.write(SessionOptions { budget, executor: Arc::new(RayonExecutor), stage: None }).await.unwrap();
     let content = noise(18);
-    let mut one = session.component().await;
-    let mut stream = one.content(ProfileName::Dump);
-    for piece in content.chunks(200_000) {
-        one.write(&mut stream, InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None })
-            .await
-            .unwrap();
-    }
-    let (record, _) = one.end_as("content", stream).await.unwrap();
-    one.finish().await.unwrap();
+    let stream = backup::write_component(&session, &content).await.unwrap();
     let mut two = session.component().await;
-    let mut stream = two.content(ProfileName::Dump);
-    for piece in noise(8).chunks(200_000) {
-        two.write(&mut stream, InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None })
-            .await
-            .unwrap();
-    }
+    let mut given_up = two.content(ProfileName::Dump);
+    backup::write(&session, &mut two, &mut given_up, &noise(8)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    drop(stream);
+    drop(given_up);
     drop(two); // its dump process exited with 1
     tokio::time::sleep(Duration::from_secs(1)).await;
     open_gate.send(true).unwrap();
-    let packs = session.flush().await.unwrap();
-    let index = session.write_index(packs).await.unwrap();
-    let now = SystemClock.now();
-    let component = ComponentRecord {
-        name: "database".into(),
-        kind: "opaque".into(),
-        status: ComponentStatus::Complete,
-        failure: None,
-        consistency: Consistency::Given,
-        window: Window { start: now, end: now },
-        layout: Layout::Plain,
-        streams: vec![record],
-        sizes: Sizes::default(),
-        version: None,
-        edition: None,
-        counts: BTreeMap::new(),
-        warnings: vec![],
-    };
-    let manifest = Manifest {
-        format: 1,
-        deployment: "t".into(),
-        created_at: now,
-        finished_at: now,
-        run: RunId::from_bytes([1; 16]),
-        lease_deadline: now + jiff::SignedDuration::from_hours(6),
-        previous: None,
-        host: "t".into(),
-        tool: "t".into(),
-        infrahub_version: None,
-        indexes: index.indexes().to_vec(),
-        components: vec![component.clone()],
-        tags: BTreeMap::new(),
-    };
-    session.commit(&manifest, &index).await.unwrap();
-    let reader = Arc::new(ChunkReader::new(Arc::clone(&repository), Arc::new(RayonExecutor)));
-    let s = &component.streams[0];
-    let mut stream = StreamReader::new(reader, &s.root, s.length).unwrap();
-    let mut out = Vec::new();
-    while let Some(piece) = stream.next().await.expect("ACKNOWLEDGED BUT NOT RESTORABLE") {
-        out.extend_from_slice(&piece);
-    }
-    assert!(out == content);
+    let index = backup::finish(&session).await.unwrap();
+    let manifest = backup::manifest(SystemClock.now(), stream, index.indexes());
+    let id = session.commit(&manifest, &index).await.unwrap();
+    let read = backup::read_back(&repository, &id).await.expect("ACKNOWLEDGED BUT NOT RESTORABLE");
+    assert!(read == content);
 }
 
 fn site(place: &Place, stop: &str, start: &str, more: &str) -> Source {
@@ -409,39 +355,20 @@ async fn a_slow_store_does_not_hold_a_component_back_when_there_is_a_stage() {
     std::fs::create_dir(&staged).unwrap();
     let (open_gate, gate) = tokio::sync::watch::channel(false);
     let store: Arc<dyn Store> = Arc::new(Gate(LocalStore::create(folder.path().join("r")).unwrap(), gate));
-    let outside = Outside::system();
-    let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.unwrap();
-    let key = Credential::KeyFile(key.unwrap());
-    let repository = Arc::new(open::open(Arc::clone(&store), &key, None, outside).await.unwrap());
+    let key = backup::found(&store, &Outside::system()).await;
+    let repository = backup::opened(&store, &key, None, &Outside::system()).await;
     let stage = Some(Stage { path: staged.clone(), packs_max: 8 });
     let budget = Budget::new(BUDGET_BYTES_DEFAULT).unwrap();
     let session = repository.write(SessionOptions { budget, executor: Arc::new(RayonExecutor), stage }).await.unwrap();
     let content = noise(36);
-    let mut component = session.component().await;
-    let mut stream = component.content(ProfileName::Dump);
-    let written = async {
-        for piece in content.chunks(200_000) {
-            let block = InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None };
-            component.write(&mut stream, block).await.unwrap();
-        }
-        let (record, _) = component.end_as("content", stream).await.unwrap();
-        component.finish().await.unwrap();
-        record
-    };
+    let written = async { backup::write_component(&session, &content).await.unwrap() };
     // No put ends before the gate opens: without the stage this waits for ever.
     let record = tokio::time::timeout(Duration::from_secs(120), written).await.expect("the stage takes the packs");
     assert!(std::fs::read_dir(&staged).unwrap().count() > 0);
     open_gate.send(true).unwrap();
-    let packs = session.flush().await.unwrap();
-    session.write_index(packs).await.unwrap();
+    backup::finish(&session).await.unwrap();
     assert_eq!(std::fs::read_dir(&staged).unwrap().count(), 0, "what is in the store does not stay in the stage");
-    let reader = Arc::new(ChunkReader::new(Arc::clone(&repository), Arc::new(RayonExecutor)));
-    let mut stream = StreamReader::new(reader, &record.root, record.length).unwrap();
-    let mut out = Vec::new();
-    while let Some(piece) = stream.next().await.unwrap() {
-        out.extend_from_slice(&piece);
-    }
-    assert!(out == content);
+    assert!(backup::read_stream(&repository, &record).await.unwrap() == content);
 }
 
 /// A store that answers politely and replaces what is there.

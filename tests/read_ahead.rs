@@ -2,21 +2,19 @@
 //!
 //! Counted, not timed: how many reads were under way at once, and how many there were.
 
+#[path = "support/backup.rs"]
+mod backup;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backup::noise;
 use bytes::Bytes;
-use infrahub_backup::format::config::{ProfileName, Profiles};
-use infrahub_backup::repository::budget::{BUDGET_BYTES_MIN, Budget};
-use infrahub_backup::repository::chunks::ChunkReader;
+use infrahub_backup::repository::Outside;
 use infrahub_backup::repository::executor::RayonExecutor;
-use infrahub_backup::repository::session::{InputBlock, SessionOptions};
-use infrahub_backup::repository::stream::StreamReader;
-use infrahub_backup::repository::{Outside, Repository, open};
-use infrahub_backup::seal::slot::{Credential, NewCredential};
 use infrahub_backup::storage::object::RemoteStore;
 use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 
@@ -68,12 +66,6 @@ impl Store for Far {
     }
 }
 
-fn noise(size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_of_one_stream_overlap_and_take_neighbouring_segments_together() {
     let far = Arc::new(Far {
@@ -84,32 +76,13 @@ async fn reads_of_one_stream_overlap_and_take_neighbouring_segments_together() {
         most: AtomicUsize::new(0),
     });
     let store: Arc<dyn Store> = far.clone();
-    let outside = Outside::system();
-    let (_, key) = open::found(&*store, &outside, Profiles::DEFAULT, NewCredential::KeyFile).await.expect("founded");
-    let key = Credential::KeyFile(key.expect("a key file was asked for"));
-    let repository: Arc<Repository> = Arc::new(open::open(store, &key, None, outside).await.expect("opened"));
-    repository.sync_index().await.expect("indexed");
-    let budget = Budget::new(BUDGET_BYTES_MIN).expect("the least budget is enough");
-    let options = SessionOptions { budget, executor: Arc::new(RayonExecutor), stage: None };
-    let session = repository.write(options).await.expect("a session");
-    let content = noise(40 << 20);
-    let mut component = session.component().await;
-    let mut stream = component.content(ProfileName::Dump);
-    for piece in content.chunks(100_000) {
-        let block = InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None };
-        component.write(&mut stream, block).await.expect("written");
-    }
-    let (record, _) = component.end_as("content", stream).await.expect("ended");
-    component.finish().await.expect("packed");
-    let packs = session.flush().await.expect("packs durable");
-    session.write_index(packs).await.expect("index durable");
-
-    let reader = Arc::new(ChunkReader::new(Arc::clone(&repository), Arc::new(RayonExecutor)));
-    let mut bytes = StreamReader::new(reader, &record.root, record.length).expect("a stream");
-    let mut read = Vec::new();
-    while let Some(piece) = bytes.next().await.expect("read") {
-        read.extend_from_slice(&piece);
-    }
+    let key = backup::found(&store, &Outside::system()).await;
+    let repository = backup::opened(&store, &key, None, &Outside::system()).await;
+    let session = backup::session(&repository, Arc::new(RayonExecutor)).await;
+    let content = noise(0, 40 << 20);
+    let record = backup::write_component(&session, &content).await.expect("written");
+    backup::finish(&session).await.expect("durable");
+    let read = backup::read_stream(&repository, &record).await.expect("read");
     assert!(read == content);
     let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     let (reads, longest, most) = (count(&far.reads), count(&far.longest), count(&far.most));

@@ -1,42 +1,31 @@
 //! The repository as a library: what is written reads back, is shared, survives a lost cache, and shows damage.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "support/backup.rs"]
+mod backup;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use backup::read_back;
 use infrahub_backup::env::{Clock, SystemClock};
-use infrahub_backup::format::config::{ProfileName, Profiles};
-use infrahub_backup::format::manifest::{
-    ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, StreamRecord, Window,
-};
-use infrahub_backup::id::{RunId, SnapshotId};
-use infrahub_backup::repository::budget::{BUDGET_BYTES_MIN, Budget};
+use infrahub_backup::format::config::ProfileName;
+use infrahub_backup::id::SnapshotId;
 use infrahub_backup::repository::check::{Depth, check};
-use infrahub_backup::repository::chunks::ChunkReader;
 use infrahub_backup::repository::executor::{Executor, InlineExecutor, RayonExecutor};
-use infrahub_backup::repository::session::{InputBlock, SessionOptions};
-use infrahub_backup::repository::stream::StreamReader;
-use infrahub_backup::repository::{Outside, Repository, open};
-use infrahub_backup::seal::slot::{Credential, NewCredential};
+use infrahub_backup::repository::{Outside, Repository};
+use infrahub_backup::seal::slot::Credential;
 use infrahub_backup::storage::Store;
 use infrahub_backup::storage::local::LocalStore;
 
-fn outside() -> Outside {
-    Outside::system()
-}
-
 async fn founded(path: &Path) -> (Arc<dyn Store>, Credential) {
     let store: Arc<dyn Store> = Arc::new(LocalStore::create(path).expect("a folder"));
-    let (_, key_file) =
-        open::found(&*store, &outside(), Profiles::DEFAULT, NewCredential::KeyFile).await.expect("founded");
-    (store, Credential::KeyFile(key_file.expect("a key file was asked for")))
+    let key = backup::found(&store, &Outside::system()).await;
+    (store, key)
 }
 
 async fn opened(store: &Arc<dyn Store>, key: &Credential, cache: Option<&Path>) -> Arc<Repository> {
-    let repository = open::open(Arc::clone(store), key, cache, outside()).await.expect("opened");
-    repository.sync_index().await.expect("indexed");
-    Arc::new(repository)
+    backup::opened(store, key, cache, &Outside::system()).await
 }
 
 /// Bytes that look like a database: repetitive text with numbers in it.
@@ -60,74 +49,17 @@ async fn backed_up_after(
     content: &[u8],
     given_up: Option<&[u8]>,
 ) -> (SnapshotId, u64) {
-    let budget = Budget::new(BUDGET_BYTES_MIN).expect("the least budget is enough");
-    let session = repository.write(SessionOptions { budget, executor, stage: None }).await.expect("a session");
+    let session = backup::session(repository, executor).await;
     if let Some(bytes) = given_up {
         let mut component = session.component().await;
         let mut stream = component.content(ProfileName::Dump);
-        let block = InputBlock { bytes: Bytes::copy_from_slice(bytes), border: false, permit: None };
-        component.write(&mut stream, block).await.expect("written");
+        backup::write(&session, &mut component, &mut stream, bytes).await.expect("written");
     }
-    let mut component = session.component().await;
-    let mut stream = component.content(ProfileName::Dump);
-    for piece in content.chunks(200_000) {
-        let permit = session.budget().acquire(piece.len() as u64).await;
-        let block = InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: Some(permit) };
-        component.write(&mut stream, block).await.expect("written");
-    }
-    let (record, _) = component.end_as("content", stream).await.expect("ended");
-    component.finish().await.expect("packed");
-    let packs = session.flush().await.expect("packs durable");
-    let index = session.write_index(packs).await.expect("index durable");
+    let stream = backup::write_component(&session, content).await.expect("written");
+    let index = backup::finish(&session).await.expect("durable");
     let stored = session.stored_bytes().await;
-    let manifest = manifest(record, index.indexes().to_vec());
+    let manifest = backup::manifest(SystemClock.now(), stream, index.indexes());
     (session.commit(&manifest, &index).await.expect("committed"), stored)
-}
-
-fn manifest(stream: StreamRecord, indexes: Vec<infrahub_backup::id::ObjectId>) -> Manifest {
-    let now = SystemClock.now();
-    let component = ComponentRecord {
-        name: "database".to_owned(),
-        kind: "opaque".to_owned(),
-        status: ComponentStatus::Complete,
-        failure: None,
-        consistency: Consistency::Given,
-        window: Window { start: now, end: now },
-        layout: Layout::Plain,
-        streams: vec![stream],
-        sizes: Sizes::default(),
-        version: None,
-        edition: None,
-        counts: BTreeMap::new(),
-        warnings: vec![],
-    };
-    Manifest {
-        format: 1,
-        deployment: "test".to_owned(),
-        created_at: now,
-        finished_at: now,
-        run: RunId::from_bytes([1; 16]),
-        lease_deadline: now + jiff::SignedDuration::from_hours(6),
-        previous: None,
-        host: "test".to_owned(),
-        tool: "test".to_owned(),
-        infrahub_version: None,
-        indexes,
-        components: vec![component],
-        tags: BTreeMap::new(),
-    }
-}
-
-async fn read_back(repository: &Arc<Repository>, id: &SnapshotId) -> Result<Vec<u8>, String> {
-    let manifest = repository.manifest(id).await.map_err(|error| error.to_string())?;
-    let stream = &manifest.components[0].streams[0];
-    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::new(RayonExecutor)));
-    let mut stream = StreamReader::new(reader, &stream.root, stream.length).map_err(|error| error.to_string())?;
-    let mut out = Vec::new();
-    while let Some(piece) = stream.next().await.map_err(|error| error.to_string())? {
-        out.extend_from_slice(&piece);
-    }
-    Ok(out)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,9 +148,7 @@ async fn an_interrupted_init_does_not_stand_in_the_way_of_the_next_one() {
     let place = folder.path().join("repository");
     let (store, _) = founded(&place).await;
     std::fs::remove_dir_all(place.join("config")).expect("as if it had been killed before the config");
-    let (_, key_file) =
-        open::found(&*store, &outside(), Profiles::DEFAULT, NewCredential::KeyFile).await.expect("founded");
-    let key = Credential::KeyFile(key_file.expect("a key file was asked for"));
+    let key = backup::found(&store, &Outside::system()).await;
     let repository = opened(&store, &key, None).await;
     let executor: Arc<dyn Executor> = Arc::new(RayonExecutor);
     let checked = check(&repository, &executor, Depth::Structure, &BTreeSet::new(), None, &|_, _| {}).await;

@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use infrahub_backup::env::{SystemEntropy, random_bytes};
 use infrahub_backup::format::mark::Decisions;
-use infrahub_backup::id::{RunId, SnapshotId};
+use infrahub_backup::id::SnapshotId;
 use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::executor::{Executor, RayonExecutor};
-use infrahub_backup::repository::lease::{Claimant, RunLease};
+use infrahub_backup::repository::lease::RunLease;
 use infrahub_backup::repository::sweep::{SweepOptions, Swept, sweep};
 use infrahub_backup::repository::{Outside, Repository};
 use infrahub_backup::storage::count::Counted;
 use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, RequestCounts, Store, StoreError};
+use synthetic::backup::{self, claimant};
 use timed::{TestClock, TimedStore};
 
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -120,19 +120,15 @@ impl Far100k {
         }
     }
 
-    fn claimant(operation: &'static str) -> Claimant {
-        Claimant { run: RunId::from_bytes(random_bytes(&SystemEntropy)), operation, holder: "test".to_owned() }
-    }
-
     async fn forget(&self, id: SnapshotId) {
         let forgotten = Decisions { forgotten: BTreeSet::from([id]), ..Decisions::default() };
-        self.repository.decide(&Self::claimant("forget"), |_| Ok(forgotten.clone())).await.expect("forgotten");
+        self.repository.decide(&claimant("forget"), |_| Ok(forgotten.clone())).await.expect("forgotten");
     }
 
     async fn prune(&self, what: &str) -> (Swept, RequestCounts) {
         let (before, began) = (self.store.counts(), Instant::now());
         let executor: Arc<dyn Executor> = Arc::new(RayonExecutor);
-        let lease = RunLease::begin(&self.repository, Self::claimant("prune")).await.expect("a lease");
+        let lease = RunLease::begin(&self.repository, claimant("prune")).await.expect("a lease");
         // Synthetic packs are all small: without repacking, the requests are those of the sweep itself.
         let options = SweepOptions { grace: GRACE, max_repack: 0 };
         let swept = sweep(&self.repository, &executor, &lease, options).await.expect("swept");
@@ -159,10 +155,10 @@ async fn a_prune_asks_for_what_is_new_and_not_for_every_pack() {
     let near = Arc::new(TimedStore::new(&clock));
     let outside = Outside { clock: Arc::new(clock.clone()), ..Outside::system() };
     let store: Arc<dyn Store> = near.clone();
-    let key = synthetic::found(&store, &outside).await;
-    let maker = synthetic::opened(&store, &key, None, &outside).await;
+    let key = backup::found(&store, &outside).await;
+    let maker = backup::opened(&store, &key, None, &outside).await;
     let chunks = synthetic::put_packs(&maker, packs).await;
-    let maker = synthetic::opened(&store, &key, None, &outside).await;
+    let maker = backup::opened(&store, &key, None, &outside).await;
     let mut snapshots = Vec::new();
     // Ten snapshots; each leaves out another hundredth, so that forgetting one frees nothing that another needs but its own.
     let own = packs / 100;
@@ -188,7 +184,7 @@ async fn a_prune_asks_for_what_is_new_and_not_for_every_pack() {
     let cache = tempfile::tempdir().expect("a folder");
     let began = Instant::now();
     let store: Arc<dyn Store> = counted.clone();
-    let repository = synthetic::opened(&store, &key, Some(cache.path()), &outside).await;
+    let repository = backup::opened(&store, &key, Some(cache.path()), &outside).await;
     tell("open, empty cache", counted.counts(), began);
     let world = Far100k { store: counted, repository, clock };
     world.prune("prune, first look").await;

@@ -1,31 +1,25 @@
 //! Forgetting and pruning beside writers: what is needed stays, what is not goes, whoever stalls.
 
+#[path = "support/backup.rs"]
+mod backup;
 #[path = "support/timed.rs"]
 mod timed;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use infrahub_backup::env::{Clock, SystemEntropy, random_bytes};
-use infrahub_backup::format::config::{ProfileName, Profiles};
-use infrahub_backup::format::manifest::{
-    ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window,
-};
+use backup::{claimant, noise};
+use infrahub_backup::env::Clock;
 use infrahub_backup::format::mark::Decisions;
-use infrahub_backup::id::{RunId, SnapshotId};
-use infrahub_backup::repository::budget::{BUDGET_BYTES_MIN, Budget};
+use infrahub_backup::id::SnapshotId;
 use infrahub_backup::repository::check::{Depth, check};
-use infrahub_backup::repository::chunks::ChunkReader;
-use infrahub_backup::repository::confirm;
 use infrahub_backup::repository::executor::{Executor, RayonExecutor};
-use infrahub_backup::repository::lease::{Claimant, RunLease};
-use infrahub_backup::repository::session::{InputBlock, SessionOptions, WriteSession};
-use infrahub_backup::repository::stream::StreamReader;
+use infrahub_backup::repository::lease::RunLease;
+use infrahub_backup::repository::session::WriteSession;
 use infrahub_backup::repository::sweep::{SweepOptions, Swept, Wait, sweep};
-use infrahub_backup::repository::{Outside, Repository, RepositoryError, open};
-use infrahub_backup::seal::slot::{Credential, NewCredential};
+use infrahub_backup::repository::{Outside, Repository, RepositoryError};
+use infrahub_backup::seal::slot::Credential;
 use infrahub_backup::storage::Store;
 use timed::{TestClock, TimedStore};
 
@@ -50,51 +44,44 @@ impl World {
     async fn new() -> Self {
         let clock = TestClock::new();
         let store = Arc::new(TimedStore::new(&clock));
-        let world =
-            Self { clock, store, key: Credential::Passphrase(String::new().into()), executor: Arc::new(RayonExecutor) };
-        let founded = open::found(&*world.store, &world.outside(), Profiles::DEFAULT, NewCredential::KeyFile).await;
-        let (_, key_file) = founded.expect("founded");
-        Self { key: Credential::KeyFile(key_file.expect("a key file was asked for")), ..world }
-    }
-
-    fn outside(&self) -> Outside {
-        Outside { clock: Arc::new(self.clock.clone()), ..Outside::system() }
+        let shared: Arc<dyn Store> = store.clone();
+        let key = backup::found(&shared, &outside(&clock)).await;
+        Self { clock, store, key, executor: Arc::new(RayonExecutor) }
     }
 
     async fn open(&self) -> Arc<Repository> {
-        let store: Arc<dyn Store> = self.store.clone();
-        let repository = open::open(store, &self.key, None, self.outside()).await.expect("opened");
-        repository.sync_index().await.expect("indexed");
-        Arc::new(repository)
+        self.open_at(self.store.clone()).await
     }
 
-    fn claimant(operation: &'static str) -> Claimant {
-        Claimant { run: RunId::from_bytes(random_bytes(&SystemEntropy)), operation, holder: "test".to_owned() }
+    async fn open_at(&self, store: Arc<dyn Store>) -> Arc<Repository> {
+        backup::opened(&store, &self.key, None, &outside(&self.clock)).await
     }
 
     async fn begin(&self) -> Writer {
         let repository = self.open().await;
-        let lease = RunLease::begin(&repository, Self::claimant("create")).await.expect("a lease");
-        let budget = Budget::new(BUDGET_BYTES_MIN).expect("the least budget is enough");
-        let options = SessionOptions { budget, executor: Arc::clone(&self.executor), stage: None };
-        let session = repository.write(options).await.expect("a session");
+        let lease = RunLease::begin(&repository, claimant("create")).await.expect("a lease");
+        let session = backup::session(&repository, Arc::clone(&self.executor)).await;
         Writer { repository, lease, session }
     }
 
     async fn back_up(&self, content: &[u8]) -> SnapshotId {
-        self.begin().await.finish(self, content).await.expect("backed up")
+        backup::back_up(&self.open().await, content).await
     }
 
     async fn forget(&self, id: SnapshotId) {
         let repository = self.open().await;
         let forgotten = Decisions { forgotten: BTreeSet::from([id]), ..Decisions::default() };
-        repository.decide(&Self::claimant("forget"), |_| Ok(forgotten.clone())).await.expect("forgotten");
+        repository.decide(&claimant("forget"), |_| Ok(forgotten.clone())).await.expect("forgotten");
     }
 
     async fn prune(&self) -> Swept {
-        let repository = self.open().await;
-        let lease = RunLease::begin(&repository, Self::claimant("prune")).await.expect("a lease");
-        let options = SweepOptions { grace: GRACE, max_repack: u64::MAX };
+        self.sweep(self.store.clone(), GRACE, u64::MAX).await
+    }
+
+    async fn sweep(&self, store: Arc<dyn Store>, grace: Duration, max_repack: u64) -> Swept {
+        let repository = self.open_at(store).await;
+        let lease = RunLease::begin(&repository, claimant("prune")).await.expect("a lease");
+        let options = SweepOptions { grace, max_repack };
         let swept = sweep(&repository, &self.executor, &lease, options).await.expect("swept");
         lease.end().await;
         swept
@@ -107,7 +94,8 @@ impl World {
         let listed: BTreeSet<SnapshotId> = snapshots.iter().filter(|snapshot| !snapshot.late).map(|s| s.id).collect();
         assert_eq!(listed, expected.iter().map(|(id, _)| *id).collect());
         for (id, content) in expected {
-            assert!(read_back(&repository, id).await == *content, "snapshot {id} reads back as something else");
+            let read = backup::read_back(&repository, id).await.expect("read");
+            assert!(read == *content, "snapshot {id} reads back as something else");
         }
         let checked =
             check(&repository, &self.executor, Depth::Data, &BTreeSet::new(), None, &|_, _| {}).await.expect("checked");
@@ -115,73 +103,15 @@ impl World {
     }
 }
 
+fn outside(clock: &TestClock) -> Outside {
+    Outside { clock: Arc::new(clock.clone()), ..Outside::system() }
+}
+
 impl Writer {
-    async fn finish(self, world: &World, content: &[u8]) -> Result<SnapshotId, RepositoryError> {
-        let Self { repository, lease, session } = self;
-        let mut component = session.component().await;
-        let mut stream = component.content(ProfileName::Dump);
-        for piece in content.chunks(200_000) {
-            let block = InputBlock { bytes: Bytes::copy_from_slice(piece), border: false, permit: None };
-            component.write(&mut stream, block).await?;
-        }
-        let (record, _) = component.end_as("content", stream).await?;
-        component.finish().await?;
-        let packs = session.flush().await?;
-        let index = session.write_index(packs).await?;
-        let now = world.clock.now();
-        let component = ComponentRecord {
-            name: "database".to_owned(),
-            kind: "opaque".to_owned(),
-            status: ComponentStatus::Complete,
-            failure: None,
-            consistency: Consistency::Given,
-            window: Window { start: now, end: now },
-            layout: Layout::Plain,
-            streams: vec![record],
-            sizes: Sizes::default(),
-            version: None,
-            edition: None,
-            counts: BTreeMap::new(),
-            warnings: vec![],
-        };
-        let manifest = Manifest {
-            format: 1,
-            deployment: "test".to_owned(),
-            created_at: now,
-            finished_at: now,
-            run: lease.claimant().run,
-            lease_deadline: lease.deadline(),
-            previous: None,
-            host: "test".to_owned(),
-            tool: "test".to_owned(),
-            infrahub_version: None,
-            indexes: index.indexes().to_vec(),
-            components: vec![component],
-            tags: BTreeMap::new(),
-        };
-        let id = session.commit(&manifest, &index).await?;
-        confirm::settle(&repository, &world.executor, lease, &id, &manifest).await?;
-        Ok(id)
+    async fn finish(self, content: &[u8]) -> Result<SnapshotId, RepositoryError> {
+        let stream = backup::write_component(&self.session, content).await?;
+        backup::commit(&self.repository, self.session, self.lease, stream).await
     }
-}
-
-async fn read_back(repository: &Arc<Repository>, id: &SnapshotId) -> Vec<u8> {
-    let manifest = repository.manifest(id).await.expect("a manifest");
-    let stream = &manifest.components[0].streams[0];
-    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::new(RayonExecutor)));
-    let mut stream = StreamReader::new(reader, &stream.root, stream.length).expect("a stream");
-    let mut out = Vec::new();
-    while let Some(piece) = stream.next().await.expect("a piece") {
-        out.extend_from_slice(&piece);
-    }
-    out
-}
-
-/// Bytes that do not compress and share nothing with those of another seed.
-fn noise(seed: u8, size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +146,7 @@ async fn a_pack_found_by_create_before_prune_condemned_it_outlives_the_next_prun
     world.forget(old).await;
     // The packs are older than the writer, so that they are not spared for its sake.
     assert!(world.prune().await.condemned_packs > 0);
-    let id = writer.finish(&world, &content).await.expect("in time");
+    let id = writer.finish(&content).await.expect("in time");
     world.clock.advance(GRACE + 10 * HOUR);
     let swept = world.prune().await;
     assert!(swept.deleted_packs == 0 && swept.pardoned_packs > 0, "{swept:?}");
@@ -234,13 +164,10 @@ async fn while_a_writer_may_be_alive_nothing_that_it_may_rely_on_is_deleted() {
     world.prune().await;
     // A short grace period, over before the lease is.
     world.clock.advance(3 * HOUR);
-    let repository = world.open().await;
-    let lease = RunLease::begin(&repository, World::claimant("prune")).await.expect("a lease");
-    let options = SweepOptions { grace: HOUR, max_repack: 0 };
-    let swept = sweep(&repository, &world.executor, &lease, options).await.expect("swept");
+    let swept = world.sweep(world.store.clone(), HOUR, 0).await;
     assert!(swept.deleted_packs == 0, "{swept:?}");
     assert!(swept.waiting.iter().all(|(_, wait)| matches!(wait, Wait::Run { .. })), "{swept:?}");
-    let id = writer.finish(&world, &content).await.expect("in time");
+    let id = writer.finish(&content).await.expect("in time");
     world.assert_whole(&[(id, &content)]).await;
 }
 
@@ -256,7 +183,7 @@ async fn a_writer_that_slept_until_its_packs_were_deleted_withdraws_its_snapshot
     world.prune().await;
     world.clock.advance(2 * GRACE);
     assert!(world.prune().await.deleted_packs > 0);
-    let error = writer.finish(&world, &content).await.expect_err("too late");
+    let error = writer.finish(&content).await.expect_err("too late");
     assert!(matches!(error, RepositoryError::Late { .. }), "{error}");
     world.assert_whole(&[(kept, &other)]).await;
 }
@@ -267,7 +194,7 @@ async fn a_writer_that_slept_while_nothing_was_condemned_is_confirmed() {
     let content = noise(1, 2_000_000);
     let writer = world.begin().await;
     world.clock.advance(2 * GRACE);
-    let id = writer.finish(&world, &content).await.expect("confirmed");
+    let id = writer.finish(&content).await.expect("confirmed");
     assert_eq!(world.store.names("marks").len(), 1);
     world.assert_whole(&[(id, &content)]).await;
 }
@@ -280,18 +207,9 @@ async fn a_late_snapshot_that_nobody_confirmed_does_not_count_and_goes() {
     let Writer { repository, lease, session } = world.begin().await;
     world.clock.advance(2 * GRACE);
     // Killed between the manifest and its confirmation: `settle` is never called.
-    let mut component = session.component().await;
-    let mut stream = component.content(ProfileName::Dump);
-    let block = InputBlock { bytes: Bytes::copy_from_slice(&content), border: false, permit: None };
-    component.write(&mut stream, block).await.expect("written");
-    let (record, _) = component.end_as("content", stream).await.expect("ended");
-    component.finish().await.expect("packed");
-    let packs = session.flush().await.expect("durable");
-    let index = session.write_index(packs).await.expect("indexed");
-    let mut manifest = repository.manifest(&kept).await.expect("a manifest");
-    manifest.components[0].streams = vec![record];
-    (manifest.run, manifest.lease_deadline, manifest.indexes) =
-        (lease.claimant().run, lease.deadline(), index.indexes().to_vec());
+    let stream = backup::write_component(&session, &content).await.expect("written");
+    let index = backup::finish(&session).await.expect("durable");
+    let manifest = backup::manifest_under(&lease, repository.clock().now(), stream, index.indexes());
     let late = session.commit(&manifest, &index).await.expect("put");
     drop(lease);
     let listed = world.open().await.snapshots().await.expect("listed").0;
@@ -328,12 +246,7 @@ async fn packs_of_a_killed_run_go_and_those_of_a_running_one_stay() {
     let kept = world.back_up(&kept_content).await;
     world.clock.advance(HOUR);
     let killed = world.begin().await;
-    let mut component = killed.session.component().await;
-    let mut stream = component.content(ProfileName::Dump);
-    let block = InputBlock { bytes: Bytes::from(noise(9, 3_000_000)), border: false, permit: None };
-    component.write(&mut stream, block).await.expect("written");
-    component.end(stream).await.expect("ended");
-    component.finish().await.expect("packed");
+    backup::write_component(&killed.session, &noise(9, 3_000_000)).await.expect("written");
     killed.session.flush().await.expect("durable");
     let with_rubbish = world.store.bytes("packs");
     assert_eq!(world.prune().await.condemned_packs, 0, "the run may be at work");
@@ -379,21 +292,13 @@ async fn a_store_whose_clock_went_back_deletes_nothing() {
     // Something newer than the store's own time.
     let writer = world.begin().await;
     world.clock.advance(2 * GRACE);
-    writer.finish(&world, &noise(2, 100_000)).await.expect("confirmed");
+    writer.finish(&noise(2, 100_000)).await.expect("confirmed");
     let back = jiff::SignedDuration::try_from(2 * GRACE).expect("two days");
     let behind = TestClock::new();
     let hours = world.clock.now().duration_since(behind.now()) - back;
     behind.advance(hours.try_into().expect("later than the beginning"));
     let skewed = world.store.at_clock(&behind);
-    let repository = {
-        let store: Arc<dyn Store> = skewed;
-        let opened = open::open(store, &world.key, None, world.outside()).await.expect("opened");
-        opened.sync_index().await.expect("indexed");
-        Arc::new(opened)
-    };
-    let lease = RunLease::begin(&repository, World::claimant("prune")).await.expect("a lease");
-    let options = SweepOptions { grace: GRACE, max_repack: 0 };
-    let swept = sweep(&repository, &world.executor, &lease, options).await.expect("swept");
+    let swept = world.sweep(skewed, GRACE, 0).await;
     assert!(swept.deleted_packs == 0, "{swept:?}");
     assert!(swept.waiting.iter().any(|(_, wait)| matches!(wait, Wait::ClockWentBack { .. })), "{swept:?}");
 }

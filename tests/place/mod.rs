@@ -37,18 +37,25 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo").join(name)
 }
 
-pub async fn place() -> Place {
-    let folder = tempfile::tempdir().expect("a folder");
-    let outside = Outside::system();
-    let context = Context {
+/// A machine that keeps its state in `state`, and no cache.
+pub fn context(state: &Path, outside: Outside) -> Context {
+    Context {
         outside,
         executor: Arc::new(RayonExecutor),
         cancel: Cancel::new().1,
         events: Arc::new(Quiet),
-        state: Arc::new(State::open(folder.path().join("state")).expect("a state folder")),
-        cache_folder: Some(folder.path().join("cache")),
+        state: Arc::new(State::open(state.to_owned()).expect("a state folder")),
+        cache_folder: None,
         host: "host".to_owned(),
         user: "user".to_owned(),
+    }
+}
+
+pub async fn place() -> Place {
+    let folder = tempfile::tempdir().expect("a folder");
+    let context = Context {
+        cache_folder: Some(folder.path().join("cache")),
+        ..context(&folder.path().join("state"), Outside::system())
     };
     let store: Arc<dyn Store> = Arc::new(LocalStore::create(folder.path().join("repository")).expect("a folder"));
     let founded = init::init(&context, &*store, false, NewCredential::KeyFile).await.expect("founded");
