@@ -94,6 +94,8 @@ struct Plan {
     harms: bool,
     /// Whether there is a replica.
     copies: bool,
+    /// Whether it is tried at the end that all garbage goes, which takes as long as all the rest.
+    tidies: bool,
 }
 
 impl Plan {
@@ -107,6 +109,7 @@ impl Plan {
         let small = dice.happens(750_000) && sound;
         let copies = dice.happens(500_000) && sound;
         let harms = dice.happens(500_000) && copies;
+        let tidies = dice.happens(250_000) && sound;
         let mut lives = Vec::new();
         let mut live = |number, role, place, large: u64, least: u64, faults| {
             let times = if small { dice.below(large / 2 + 2) } else { large }.max(least);
@@ -138,7 +141,7 @@ impl Plan {
             live(16, "prune", target, 4, 2, storm);
             live(17, "repair", target, 3, 1, storm);
         }
-        Self { lives, harms, copies }
+        Self { lives, harms, copies, tidies }
     }
 }
 
@@ -156,7 +159,7 @@ async fn schedule(seed: u64, broken: Broken, folder: std::path::PathBuf, traced:
         stage.replicate_all(&calm("replicate")).await;
         stage.judge(&calm("judge"), Place::Target).await;
     }
-    if broken == Broken::Nothing {
+    if plan.tidies {
         tidy(&stage, Place::Source).await;
         if plan.copies {
             tidy(&stage, Place::Target).await;
