@@ -16,6 +16,9 @@ copy=$CARGO_TARGET_DIR/source
 rm -rf "$copy"
 mkdir -p "$copy"
 (cd "$root" && tar cf - Cargo.toml Cargo.lock src tests benches format-spec README.md docs) | tar xf - -C "$copy"
+# The program itself is not run.
+rm "$copy/src/main.rs"
+sed -i '/^default-run/d' "$copy/Cargo.toml"
 cat >>"$copy/src/lib.rs" <<'RUST'
 
 /// Whether to break what this stands for.
@@ -70,8 +73,8 @@ canary repair-quarantines-what-is-whole src/repository/repair/decide.rs \
 canary repair-puts-condemned-packs-back src/repository/repair/heal.rs \
     '!listed.contains_key(&at.pack) && !record.condemned.contains_key(&at.pack)' '!listed.contains_key(&at.pack)'
 
-(cd "$copy" && cargo test --test simulation --no-run)
-binary=$(cd "$copy" && cargo test --test simulation --no-run --message-format json 2>/dev/null |
+(cd "$copy" && cargo test --release --test simulation --no-run)
+binary=$(cd "$copy" && cargo test --release --test simulation --no-run --message-format json 2>/dev/null |
     grep -o '"executable":"[^"]*/simulation-[^"]*"' | tail -n 1 | cut -d '"' -f 4)
 passed=0 failed=0
 # tell RIGHT TEXT

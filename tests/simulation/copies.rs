@@ -9,6 +9,7 @@ use infrahub_backup::format::layout;
 use infrahub_backup::id::{ObjectName, PackId, SnapshotId};
 use infrahub_backup::ops::repair::{RepairOptions, Repaired, repair};
 use infrahub_backup::ops::replicate::{ReplicateOptions, Replicated, Selection, replicate};
+use infrahub_backup::repository::confirm::missing_chunks;
 use infrahub_backup::repository::snapshots::Snapshot;
 use jiff::{SignedDuration, Timestamp};
 
@@ -121,43 +122,40 @@ impl Stage {
         ] {
             *self.model().counts.entry(what).or_default() += many as u64;
         }
-        if !decided.quarantined.is_empty() {
-            self.judge_quarantined(machine, place, began, &decided.quarantined).await;
+        match self.misjudged(place, &decided.quarantined).await {
+            // What others stored or decided while the repair was at work it need not have seen.
+            Ok(wrong) if self.world.others_stored(place, machine.number, began) => {
+                *self.model().counts.entry("not judged beside others").or_default() += wrong.len() as u64;
+            }
+            Ok(wrong) => wrong.into_iter().for_each(|what| self.violation(format!("{place:?}: after a repair {what}"))),
+            Err(error) => self.world.note(&format!("judge of a repair: {}", error.chain().join(": "))),
         }
     }
 
-    /// What is quarantined must lack something: at once, because a later backup might bring again what is missing now.
-    async fn judge_quarantined(
-        &self,
-        machine: &Arc<Machine>,
-        place: Place,
-        began: Timestamp,
-        quarantined: &BTreeSet<SnapshotId>,
-    ) {
-        let read = async {
-            let judge = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
-            let context = self.context(&judge);
-            let repository = self.open_at(&context, &judge, place).await?;
-            let mut whole = Vec::new();
-            for snapshot in repository.snapshots().await?.0.iter().filter(|snapshot| quarantined.contains(&snapshot.id))
-            {
+    /// What is quarantined must lack something, and what counts must not rely on condemned packs. Asked at once: a later backup
+    /// might bring again what is missing now.
+    async fn misjudged(&self, place: Place, quarantined: &BTreeSet<SnapshotId>) -> Result<Vec<String>, Error> {
+        let judge = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
+        let context = self.context(&judge);
+        let repository = self.open_at(&context, &judge, place).await?;
+        let (snapshots, record) = (repository.snapshots().await?.0, repository.record().await?);
+        let mut wrong = Vec::new();
+        for snapshot in &snapshots {
+            let id = snapshot.id.short();
+            if quarantined.contains(&snapshot.id) {
                 if self.read_back(&context, &repository, snapshot).await.is_ok() {
-                    whole.push(snapshot.id);
+                    wrong.push(format!("snapshot {id} is quarantined and whole"));
+                }
+            } else if snapshot.is_certain() {
+                let missing = missing_chunks(&repository, &context.executor, &record, &snapshot.manifest).await?;
+                if missing > 0 {
+                    wrong.push(format!(
+                        "snapshot {id} counts and needs {missing} chunks of packs that nobody may rely on"
+                    ));
                 }
             }
-            Ok::<_, Error>(whole)
-        };
-        let whole = read.await;
-        // What somebody stored while the repair was at work it need not have seen.
-        if self.world.others_stored(place, machine.number, began) {
-            return self.count("quarantines beside others");
         }
-        match whole {
-            Ok(whole) => whole.iter().for_each(|id| {
-                self.violation(format!("{place:?}: repair quarantined snapshot {}, which is whole", id.short()));
-            }),
-            Err(error) => self.world.note(&format!("judge of quarantines: {}", error.chain().join(": "))),
-        }
+        Ok(wrong)
     }
 
     /// Damages something of the source that the replica holds.

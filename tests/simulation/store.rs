@@ -234,10 +234,10 @@ impl World {
         names.filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
     }
 
-    /// Whether somebody else than machine `number` put packs or index objects since `since`.
+    /// Whether somebody else than machine `number` stored or decided anything since `since`.
     pub fn others_stored(&self, place: Place, number: usize, since: Timestamp) -> bool {
         let mut shelf = self.shelf();
-        let stores = |name: &ObjectName| ["packs/", "trees/", "index/"].iter().any(|at| name.as_str().starts_with(at));
+        let stores = |name: &ObjectName| !["leases/", "reports/"].iter().any(|at| name.as_str().starts_with(at));
         let new = |held: &Held| held.by != number && held.stored_at.as_second() >= since.as_second();
         shelf.at(place).there.iter().any(|(name, held)| stores(name) && new(held))
     }
