@@ -6,6 +6,8 @@
 
 #[path = "simulation/actors.rs"]
 mod actors;
+#[path = "simulation/copies.rs"]
+mod copies;
 #[path = "simulation/store.rs"]
 mod store;
 
@@ -17,7 +19,8 @@ use infrahub_backup::repository::check::Depth;
 use jiff::SignedDuration;
 
 use actors::{Contents, Stage, faults, next_contents};
-use store::{Broken, CALM, Faults, Machine, World};
+use copies::Mending;
+use store::{Broken, CALM, Faults, Machine, Place, World};
 
 /// Seeds that run where nothing says otherwise: a minute's worth of an unoptimised build.
 const SEEDS_DEFAULT: Range<u64> = 0..40;
@@ -31,78 +34,136 @@ struct Ended {
     calls: u64,
 }
 
-/// A machine that does something `times` times.
-async fn live(stage: &Stage, number: usize, role: &'static str, times: u64, faults: Faults) {
+/// A machine, and what it does again and again.
+#[derive(Clone, Copy)]
+struct Life {
+    number: usize,
+    role: &'static str,
+    place: Place,
+    times: u64,
+    faults: Faults,
+}
+
+async fn live(stage: &Stage, life: Life) {
     let skew = stage.skew();
     let mut contents = Contents::new();
-    for _ in 0..times {
+    for _ in 0..life.times {
         let pause = stage.dice().seconds(60..30 * 3600);
         tokio::time::sleep(pause).await;
-        let machine = Machine::start(&stage.world, number, role, skew, faults);
+        let machine = Machine::start(&stage.world, life.number, life.role, skew, life.faults);
         tokio::select! {
             biased;
             () = machine.died() => {}
-            () = act(stage, &machine, &mut contents) => {}
+            () = act(stage, &machine, life.place, &mut contents) => {}
         }
     }
 }
 
-async fn act(stage: &Stage, machine: &Arc<Machine>, contents: &mut Contents) {
+async fn act(stage: &Stage, machine: &Arc<Machine>, place: Place, contents: &mut Contents) {
     match machine.role {
         "create" => {
             let next = next_contents(&mut stage.dice(), contents);
             contents.clone_from(&next);
             stage.create(machine, &format!("site-{}", machine.number), next).await;
         }
-        "forget" => stage.forget(machine).await,
+        "forget" => stage.forget(machine, place).await,
         "prune" => {
-            let swept = stage.prune(machine).await;
+            let swept = stage.prune(machine, place).await;
             if swept.is_some_and(|swept| swept.deleted_packs > 0) {
                 // At once: a later backup might bring again what is missing now.
-                stage.look(&Machine::start(&stage.world, 9, "judge", SignedDuration::ZERO, CALM)).await;
+                stage.look(&Machine::start(&stage.world, 9, "judge", SignedDuration::ZERO, CALM), place).await;
             }
         }
-        "verify" => stage.verify(machine, Depth::Structure).await,
-        "read" => stage.read(machine).await,
+        "verify" => stage.verify(machine, place, Depth::Structure).await,
+        "read" => stage.read(machine, place).await,
+        "replicate" => drop(stage.replicate(machine, place).await),
+        "repair" => {
+            let chance = stage.dice().next();
+            let (with_copy, read_data) = (chance & 1 == 1, chance & 2 == 2);
+            stage.repair(machine, Mending { place, with_copy, read_data }).await;
+        }
+        "harm" => stage.harm().await,
         other => unreachable!("{other}"),
+    }
+}
+
+/// What one schedule is made of.
+struct Plan {
+    lives: Vec<Life>,
+    /// Whether the source is damaged.
+    harms: bool,
+    /// Whether there is a replica.
+    copies: bool,
+    /// Whether it is tried at the end that all garbage goes, which takes as long as all the rest.
+    tidies: bool,
+}
+
+impl Plan {
+    fn new(stage: &Stage, broken: Broken) -> Self {
+        let mut dice = stage.dice();
+        let storm = faults(&mut dice);
+        // Readers and verifiers judge: what they see must be right, so that their own connection is good.
+        let watching = Faults { lag: false, ..CALM };
+        let sound = broken == Broken::Nothing;
+        // Most schedules are small: as many meetings, and a fraction of the time.
+        let small = dice.happens(750_000) && sound;
+        let copies = dice.happens(500_000) && sound;
+        let harms = dice.happens(500_000) && copies;
+        let tidies = dice.happens(250_000) && sound;
+        let mut lives = Vec::new();
+        let mut live = |number, role, place, large: u64, least: u64, faults| {
+            let times = if small { dice.below(large / 2 + 2) } else { large }.max(least);
+            lives.push(Life { number, role, place, times, faults });
+        };
+        let (source, target) = (Place::Source, Place::Target);
+        live(0, "create", source, 4, 1, storm);
+        live(1, "create", source, 4, 0, storm);
+        live(3, "forget", source, 3, 1, storm);
+        live(4, "prune", source, 6, 2, storm);
+        live(5, "prune", source, 3, 0, storm);
+        live(6, "verify", source, 2, 0, watching);
+        live(7, "read", source, 3, 0, watching);
+        if !copies {
+            live(2, "create", source, 3, 0, storm);
+        } else {
+            live(10, "replicate", source, 4, 2, storm);
+            live(11, "replicate", source, 2, 0, storm);
+            live(12, "repair", source, 3, 1, storm);
+            live(13, "verify", target, 2, 0, watching);
+            live(14, "read", target, 2, 0, watching);
+        }
+        if copies && harms {
+            live(15, "harm", source, 2, 1, CALM);
+            live(16, "repair", source, 2, 0, storm);
+        } else if copies {
+            // Only there, where what the replica holds need not stay.
+            live(15, "forget", target, 2, 0, storm);
+            live(16, "prune", target, 4, 2, storm);
+            live(17, "repair", target, 3, 1, storm);
+        }
+        Self { lives, harms, copies, tidies }
     }
 }
 
 async fn schedule(seed: u64, broken: Broken, folder: std::path::PathBuf, traced: bool) -> Ended {
     let world = World::new(seed, broken, traced);
-    let stage = Stage::new(Arc::clone(&world), seed, folder).await;
-    let storm = faults(&mut stage.dice());
-    // Readers and verifiers judge: what they see must be right, so that their own connection is good.
-    let watching = Faults { lag: false, ..CALM };
-    // Most schedules are small: as many meetings, and a fraction of the time.
-    let small = stage.dice().happens(750_000) && broken == Broken::Nothing;
-    let times = |large: u64| if small { stage.dice().below(large / 2 + 2) } else { large };
-    let [first, second, third] = [times(4).max(1), times(4), times(3)];
-    let [forgets, prunes, more_prunes, verifies, reads] =
-        [times(3).max(1), times(6).max(2), times(3), times(2), times(3)];
-    tokio::join!(
-        live(&stage, 0, "create", first, storm),
-        live(&stage, 1, "create", second, storm),
-        live(&stage, 2, "create", third, storm),
-        live(&stage, 3, "forget", forgets, storm),
-        live(&stage, 4, "prune", prunes, storm),
-        live(&stage, 5, "prune", more_prunes, storm),
-        live(&stage, 6, "verify", verifies, watching),
-        live(&stage, 7, "read", reads, watching),
-    );
+    let stage = Stage::new(Arc::clone(&world), seed, folder);
+    let plan = Plan::new(&stage, broken);
+    futures::future::join_all(plan.lives.iter().map(|life| live(&stage, *life))).await;
     let calm = |role| Machine::start(&world, 8, role, SignedDuration::ZERO, CALM);
-    stage.judge(&calm("judge")).await;
-    if broken == Broken::Nothing {
-        // Some grace periods later nothing is left that nobody needs. A machine whose clock is a day ahead dates what it
-        // condemns, and its leases, a day ahead: both clocks must agree, so that this takes longer.
-        for _ in 0..5 {
-            tokio::time::sleep(stage.grace + Duration::from_secs(64 * 3600)).await;
-            stage.prune(&calm("prune")).await;
+    if plan.harms {
+        stage.restore_order(&calm("repair")).await;
+    }
+    stage.judge(&calm("judge"), Place::Source).await;
+    if plan.copies {
+        stage.replicate_all(&calm("replicate")).await;
+        stage.judge(&calm("judge"), Place::Target).await;
+    }
+    if plan.tidies {
+        tidy(&stage, Place::Source).await;
+        if plan.copies {
+            tidy(&stage, Place::Target).await;
         }
-        tokio::time::sleep(stage.grace).await;
-        let swept = stage.prune(&calm("prune")).await;
-        stage.garbage(swept);
-        stage.judge(&calm("judge")).await;
     }
     let model = stage.model();
     Ended {
@@ -114,6 +175,20 @@ async fn schedule(seed: u64, broken: Broken, folder: std::path::PathBuf, traced:
     }
 }
 
+/// Some grace periods later nothing is left that nobody needs. A machine whose clock is a day ahead dates what it condemns, and
+/// its leases, a day ahead: both clocks must agree, so that this takes longer.
+async fn tidy(stage: &Stage, place: Place) {
+    let calm = |role| Machine::start(&stage.world, 8, role, SignedDuration::ZERO, CALM);
+    for _ in 0..5 {
+        tokio::time::sleep(stage.grace + Duration::from_secs(64 * 3600)).await;
+        stage.prune(&calm("prune"), place).await;
+    }
+    tokio::time::sleep(stage.grace).await;
+    let swept = stage.prune(&calm("prune"), place).await;
+    stage.garbage(swept);
+    stage.judge(&calm("judge"), place).await;
+}
+
 /// Runs one schedule to its end.
 fn run(seed: u64, broken: Broken) -> Ended {
     // Unoptimised, the operations of eight machines do not fit the stack of a test's thread.
@@ -122,6 +197,7 @@ fn run(seed: u64, broken: Broken) -> Ended {
 }
 
 fn run_here(seed: u64, broken: Broken) -> Ended {
+    actors::found();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     // State folders are fsynced: in memory where the system has a folder for that.

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use backup::{claimant, noise};
 use infrahub_backup::env::Clock;
+use infrahub_backup::format::envelope::ObjectType;
+use infrahub_backup::format::layout;
 use infrahub_backup::format::mark::Decisions;
 use infrahub_backup::id::SnapshotId;
 use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::executor::{Executor, RayonExecutor};
 use infrahub_backup::repository::lease::RunLease;
+use infrahub_backup::repository::repair::decide;
 use infrahub_backup::repository::session::WriteSession;
 use infrahub_backup::repository::sweep::{SweepOptions, Swept, Wait, sweep};
 use infrahub_backup::repository::{Outside, Repository, RepositoryError};
@@ -219,6 +222,31 @@ async fn a_late_snapshot_that_nobody_confirmed_does_not_count_and_goes() {
     world.clock.advance(2 * GRACE);
     world.prune().await;
     world.assert_whole(&[(kept, &other)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_put_back_counts_again_whose_clock_ever_was_ahead() {
+    let mut world = World::new().await;
+    // The store keeps the one clock, the machine goes by another.
+    let ahead = world.clock.copy();
+    let stores = std::mem::replace(&mut world.clock, ahead);
+    world.clock.advance(GRACE);
+    let content = noise(1, 2_000_000);
+    let id = world.back_up(&content).await;
+    let name = layout::object(ObjectType::Manifest, &id);
+    let manifest = world.store.get(&name, u64::MAX).await.expect("there");
+    world.store.delete(&name).await.expect("deleted");
+    let advance = |by| [&world.clock, &stores].iter().for_each(|clock| clock.advance(by));
+    advance(10 * HOUR);
+    world.store.put_new(&name, manifest).await.expect("put back");
+    advance(HOUR);
+    // Whichever comes first.
+    assert_eq!(world.prune().await.forgotten_late, 0);
+    let repository = world.open().await;
+    let (_, decided) =
+        decide::settle(&repository, &world.executor, &claimant("repair"), &BTreeSet::new()).await.expect("decided");
+    assert_eq!(decided.confirmed, BTreeSet::from([id]));
+    world.assert_whole(&[(id, &content)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

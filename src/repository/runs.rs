@@ -59,10 +59,10 @@ impl Run {
         !matches!(self.operation.as_str(), "prune" | "repair")
     }
 
-    /// Whether it said, by the clock of its machine, that it had ended before `deadline`. A manifest of such a run that is late
-    /// all the same is one of a copied repository, whose times are those of the copy.
+    /// Whether it said that it had ended before `deadline`, by the clock of its machine or by the store's. A manifest of such a run
+    /// that is late all the same is one of a copied repository, whose times are those of the copy, or was put back later.
     pub fn has_ended_by(&self, deadline: Timestamp) -> bool {
-        self.period.is_zero() && self.last_written <= deadline
+        self.period.is_zero() && (self.last_written <= deadline || self.last <= deadline)
     }
 
     /// When it will be dead at the latest, if it puts no further lease; by the store's clock.
@@ -153,6 +153,16 @@ mod tests {
         assert!(run(100).is_alive(at(110, 109), margin));
         assert!(run(100).is_alive(at(109, 110), margin));
         assert!(!run(100).is_alive(at(110, 110), margin));
+    }
+
+    #[test]
+    fn a_run_has_ended_in_time_by_either_clock() {
+        let ended = |store, machine| Run { last: at(store, 0).store, last_written: at(0, machine).machine, ..run(0) };
+        let deadline = at(10, 0).store;
+        assert!(ended(10, 99).has_ended_by(deadline));
+        assert!(ended(99, 10).has_ended_by(deadline));
+        assert!(!ended(11, 11).has_ended_by(deadline));
+        assert!(!run(1).has_ended_by(deadline));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Standing {
         self.runs.get(run).is_some_and(|run| run.is_alive(self.now, self.margin))
     }
 
-    /// Whether a run said that it had ended before `deadline`.
+    /// Whether a run had ended before `deadline`.
     fn has_ended_by(&self, run: &RunId, deadline: Timestamp) -> bool {
         self.runs.get(run).is_some_and(|run| run.has_ended_by(deadline))
     }
@@ -165,7 +165,7 @@ pub fn plan_delete(standing: &Standing, survey: &Survey) -> SweepPlan {
         .snapshots
         .iter()
         // One whose run never put a lease here was copied here, and so was one whose run says that it had ended in time, if the
-        // whole repository was copied: whether it counts is for `replicate` or `repair` to say.
+        // whole repository was copied, or it was put back: whether it counts is for `replicate` or `repair` to say.
         .filter(|snapshot| snapshot.late && standing.is_dead(&snapshot.manifest.run))
         .filter(|snapshot| !standing.has_ended_by(&snapshot.manifest.run, snapshot.manifest.lease_deadline))
         .filter(|snapshot| standing.is_past(survey.listed.get(&snapshot.id)))

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use infrahub_backup::component::{Component, ComponentError, DumpStream, ExitOk, 
 use infrahub_backup::deployment::{ComponentInfo, ComponentKind, Inspection};
 use infrahub_backup::error::Error;
 use infrahub_backup::format::config::{Profile, Profiles};
-use infrahub_backup::id::SnapshotId;
+use infrahub_backup::id::{ObjectName, SnapshotId};
 use infrahub_backup::ops::create::{self, BroughtSource, CreateOptions, Source};
 use infrahub_backup::ops::forget::{Choice, forget};
 use infrahub_backup::ops::prune::prune;
@@ -27,7 +28,7 @@ use infrahub_backup::state::State;
 use infrahub_backup::storage::retry::{Patience, Retried};
 use jiff::SignedDuration;
 
-use super::store::{CALM, Dice, Faults, Machine, Seen, World};
+use super::store::{Broken, CALM, Dice, Faults, Machine, Place, Seen, World};
 
 /// Grace periods, in hours: each has the longest margin that there is. Short ones end while a slow writer is still at work.
 const GRACES_HOURS: [u64; 3] = [2, 7, 24];
@@ -47,14 +48,30 @@ pub type Contents = BTreeMap<String, Vec<u8>>;
 pub struct Model {
     /// Snapshots whose success was told.
     pub acknowledged: BTreeMap<SnapshotId, Contents>,
+    /// Those of which it was told that they are in the target.
+    pub brought: BTreeSet<SnapshotId>,
     /// Everything that anybody began to back up.
     pub tried: Vec<Contents>,
-    /// Snapshots that somebody began to forget.
-    pub unwanted: BTreeSet<SnapshotId>,
+    /// Snapshots that somebody began to forget, and where.
+    pub unwanted: BTreeSet<(Place, SnapshotId)>,
+    /// Snapshots whose manifests were taken away from the source.
+    pub taken: BTreeSet<SnapshotId>,
     /// What must not be.
     pub violations: Vec<String>,
     /// What happened, to see that much did.
     pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Model {
+    /// What must be there.
+    fn wanted(&self, place: Place) -> impl Iterator<Item = &SnapshotId> {
+        let (acknowledged, brought) = match place {
+            Place::Source => (Some(self.acknowledged.keys()), None),
+            Place::Target => (None, Some(self.brought.iter())),
+        };
+        let all = acknowledged.into_iter().flatten().chain(brought.into_iter().flatten());
+        all.filter(move |id| !self.unwanted.contains(&(place, **id)))
+    }
 }
 
 struct Quiet;
@@ -117,7 +134,7 @@ impl Component for Memory {
 pub struct Stage {
     pub world: Arc<World>,
     pub model: Mutex<Model>,
-    key: Credential,
+    key: &'static Credential,
     folder: PathBuf,
     dice: Mutex<Dice>,
     /// Of every `prune` in this schedule.
@@ -126,28 +143,53 @@ pub struct Stage {
     skewed: bool,
     /// Machines whose local cache stays from run to run, one bit each.
     caching: u64,
+    /// Whether the source is damaged, so that it may show that.
+    hurt: AtomicBool,
+}
+
+/// The objects of a new repository, and its key. It is founded once: every schedule begins with it.
+struct Founded {
+    objects: Vec<(ObjectName, Bytes)>,
+    key: Credential,
+}
+
+static FOUNDED: OnceLock<Founded> = OnceLock::new();
+
+/// Founds the repository that every schedule begins with. Not within a runtime.
+pub fn found() {
+    FOUNDED.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let world = World::new(0, Broken::Nothing, false);
+            let machine = Machine::start(&world, 99, "init", SignedDuration::ZERO, CALM);
+            let outside = outside(&machine);
+            let store = Seen(machine, Place::Source);
+            let founded = open::found(&store, &outside, PROFILES, NewCredential::KeyFile).await.expect("founded");
+            let key = Credential::KeyFile(founded.1.expect("a key file was asked for"));
+            Founded { objects: world.stocked(), key }
+        })
+    });
 }
 
 impl Stage {
-    pub async fn new(world: Arc<World>, seed: u64, folder: PathBuf) -> Arc<Self> {
-        let machine = Machine::start(&world, 99, "init", SignedDuration::ZERO, CALM);
-        let outside = outside(&machine);
-        let founded = open::found(&Seen(machine), &outside, PROFILES, NewCredential::KeyFile).await.expect("founded");
-        let key = Credential::KeyFile(founded.1.expect("a key file was asked for"));
+    pub fn new(world: Arc<World>, seed: u64, folder: PathBuf) -> Arc<Self> {
+        let founded = FOUNDED.get().expect("it was founded before");
+        world.stock(&founded.objects);
         let mut dice = Dice::new(seed ^ 0x0005_1AA6_E000);
         let caching = dice.next();
         let at = usize::try_from(dice.below(GRACES_HOURS.len() as u64)).expect("small");
         let grace = Duration::from_secs(GRACES_HOURS[at] * 3600);
         let (skewed, model) = (dice.happens(500_000), Mutex::default());
-        Arc::new(Self { world, model, key, folder, dice: Mutex::new(dice), grace, skewed, caching })
+        let (dice, hurt) = (Mutex::new(dice), AtomicBool::new(false));
+        Arc::new(Self { world, model, key: &founded.key, folder, dice, grace, skewed, caching, hurt })
     }
 
     pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().expect("nobody panics")
+        self.model.try_lock().expect("one thread, which lets go at once")
     }
 
     pub fn dice(&self) -> MutexGuard<'_, Dice> {
-        self.dice.lock().expect("nobody panics")
+        self.dice.try_lock().expect("one thread, which lets go at once")
     }
 
     /// How wrong the clock of a machine is: up to a day.
@@ -156,16 +198,25 @@ impl Stage {
         SignedDuration::from_secs(if self.skewed { seconds } else { 0 })
     }
 
-    fn count(&self, what: &'static str) {
+    pub fn count(&self, what: &'static str) {
         *self.model().counts.entry(what).or_default() += 1;
     }
 
-    fn violation(&self, text: String) {
+    /// Whether a store may show damage.
+    pub fn is_hurt(&self, place: Place) -> bool {
+        place == Place::Source && self.hurt.load(Ordering::Relaxed)
+    }
+
+    pub fn set_hurt(&self, hurt: bool) {
+        self.hurt.store(hurt, Ordering::Relaxed);
+    }
+
+    pub fn violation(&self, text: String) {
         self.world.note(&format!("VIOLATION {text}"));
         self.model().violations.push(text);
     }
 
-    fn context(&self, machine: &Arc<Machine>) -> Context {
+    pub fn context(&self, machine: &Arc<Machine>) -> Context {
         // A machine keeps its state from run to run.
         let state = self.folder.join(format!("state-{}", machine.number));
         Context {
@@ -185,19 +236,28 @@ impl Stage {
         machine.role != "judge" && self.caching >> machine.number & 1 == 1
     }
 
-    async fn open(&self, machine: &Arc<Machine>) -> Result<(Context, Arc<Repository>), Error> {
+    async fn open(&self, machine: &Arc<Machine>, place: Place) -> Result<(Context, Arc<Repository>), Error> {
         let context = self.context(machine);
-        let seen = Arc::new(Seen(Arc::clone(machine)));
-        let store = Arc::new(Retried::new(seen, Patience::default(), machine.clone(), machine.clone()));
-        let repository = context.open(store, &self.key).await?;
+        let repository = self.open_at(&context, machine, place).await?;
         Ok((context, repository))
+    }
+
+    pub async fn open_at(
+        &self,
+        context: &Context,
+        machine: &Arc<Machine>,
+        place: Place,
+    ) -> Result<Arc<Repository>, Error> {
+        let seen = Arc::new(Seen(Arc::clone(machine), place));
+        let store = Arc::new(Retried::new(seen, Patience::default(), machine.clone(), machine.clone()));
+        context.open(store, self.key).await
     }
 
     /// Backs up what `contents` holds; tells of it once success was told.
     pub async fn create(&self, machine: &Arc<Machine>, deployment: &str, contents: Contents) {
         self.model().tried.push(contents.clone());
         let created = async {
-            let (context, repository) = self.open(machine).await?;
+            let (context, repository) = self.open(machine, Place::Source).await?;
             let components = contents.iter().map(|(name, bytes)| {
                 let info = ComponentInfo {
                     name: name.clone(),
@@ -228,9 +288,9 @@ impl Stage {
     }
 
     /// Forgets some snapshots.
-    pub async fn forget(&self, machine: &Arc<Machine>) {
+    pub async fn forget(&self, machine: &Arc<Machine>, place: Place) {
         let forgotten = async {
-            let (context, repository) = self.open(machine).await?;
+            let (context, repository) = self.open(machine, place).await?;
             let snapshots = repository.snapshots().await?.0;
             // The newest as well: a backup at work may rely on all of it.
             let mut chosen = BTreeSet::new();
@@ -242,7 +302,7 @@ impl Stage {
             if chosen.is_empty() {
                 return Ok(());
             }
-            self.model().unwanted.extend(&chosen);
+            self.model().unwanted.extend(chosen.iter().map(|id| (place, *id)));
             forget(&context, &repository, &Choice::Snapshots(chosen)).await.map(drop)
         };
         match forgotten.await {
@@ -252,9 +312,9 @@ impl Stage {
     }
 
     /// Frees what is not needed.
-    pub async fn prune(&self, machine: &Arc<Machine>) -> Option<Swept> {
+    pub async fn prune(&self, machine: &Arc<Machine>, place: Place) -> Option<Swept> {
         let pruned = async {
-            let (context, repository) = self.open(machine).await?;
+            let (context, repository) = self.open(machine, place).await?;
             prune(&context, &repository, SweepOptions { grace: self.grace, max_repack: u64::MAX }).await
         };
         match pruned.await {
@@ -280,17 +340,20 @@ impl Stage {
         }
     }
 
-    /// Checks every byte. Nothing in this world is damaged.
-    pub async fn verify(&self, machine: &Arc<Machine>, depth: Depth) {
+    /// Checks everything. Where nothing was damaged there must be no finding.
+    pub async fn verify(&self, machine: &Arc<Machine>, place: Place, depth: Depth) {
         let verified = async {
-            let (context, repository) = self.open(machine).await?;
+            let (context, repository) = self.open(machine, place).await?;
             verify::verify(&context, &repository, depth, &[]).await
         };
         match verified.await {
             Ok(verified) => {
                 self.count("verified");
-                for finding in verified.checked.findings {
-                    self.violation(format!("verify found {}: {} {:?}", finding.object, finding.problem, finding.hurts));
+                for finding in verified.checked.findings.iter().filter(|_| !self.is_hurt(place)) {
+                    self.violation(format!(
+                        "{place:?}: verify found {}: {} {:?}",
+                        finding.object, finding.problem, finding.hurts
+                    ));
                 }
             }
             Err(error) => self.world.note(&format!("verify: {}", error.chain().join(": "))),
@@ -298,73 +361,84 @@ impl Stage {
     }
 
     /// Reads one snapshot back.
-    pub async fn read(&self, machine: &Arc<Machine>) {
-        let Ok((context, repository)) = self.open(machine).await else { return };
+    pub async fn read(&self, machine: &Arc<Machine>, place: Place) {
+        let Ok((context, repository)) = self.open(machine, place).await else { return };
         let Ok((snapshots, _)) = repository.snapshots().await else { return };
         let good: Vec<Snapshot> = snapshots.into_iter().filter(Snapshot::is_complete).collect();
         if good.is_empty() {
             return;
         }
         let at = usize::try_from(self.dice().below(good.len() as u64)).expect("small");
-        self.compare(&context, &repository, &good[at], machine.faults.transient > 0).await;
+        self.compare(&context, &repository, &good[at], place).await;
         self.count("read");
     }
 
-    /// Reads a snapshot and compares it with what was backed up. `forgiving`: one that is forgotten meanwhile may be unreadable.
-    async fn compare(&self, context: &Context, repository: &Arc<Repository>, snapshot: &Snapshot, forgiving: bool) {
-        let mut found = Contents::new();
-        for component in &snapshot.manifest.components {
-            let mut bytes = Vec::new();
-            match dump::dump(context, repository, snapshot, &component.name, None, &mut bytes).await {
-                Ok(_) => drop(found.insert(component.name.clone(), bytes)),
-                Err(error) => {
-                    if !forgiving || !self.model().unwanted.contains(&snapshot.id) {
-                        let text = error.chain().join(": ");
-                        self.violation(format!("snapshot {} does not read back: {text}", snapshot.id.short()));
-                    }
-                    return;
+    /// Reads a snapshot and compares it with what was backed up.
+    async fn compare(&self, context: &Context, repository: &Arc<Repository>, snapshot: &Snapshot, place: Place) {
+        match self.read_back(context, repository, snapshot).await {
+            Ok(right) => {
+                if !right {
+                    self.violation(format!("snapshot {} reads back as something else", snapshot.id.short()));
+                }
+            }
+            Err(error) => {
+                if !self.is_hurt(place) {
+                    let text = error.chain().join(": ");
+                    self.violation(format!("{place:?}: snapshot {} does not read back: {text}", snapshot.id.short()));
                 }
             }
         }
+    }
+
+    /// Reads a snapshot; whether it is what was backed up.
+    pub async fn read_back(
+        &self,
+        context: &Context,
+        repository: &Arc<Repository>,
+        snapshot: &Snapshot,
+    ) -> Result<bool, Error> {
+        let mut found = Contents::new();
+        for component in &snapshot.manifest.components {
+            let mut bytes = Vec::new();
+            dump::dump(context, repository, snapshot, &component.name, None, &mut bytes).await?;
+            found.insert(component.name.clone(), bytes);
+        }
         let model = self.model();
-        let right = match model.acknowledged.get(&snapshot.id) {
+        Ok(match model.acknowledged.get(&snapshot.id) {
             Some(contents) => found == *contents,
             None => model.tried.contains(&found),
-        };
-        drop(model);
-        if !right {
-            self.violation(format!("snapshot {} reads back as something else", snapshot.id.short()));
-        }
+        })
     }
 
     /// What must hold when everybody is done.
-    pub async fn judge(&self, machine: &Arc<Machine>) {
-        self.look(machine).await;
-        self.verify(machine, Depth::Data).await;
+    pub async fn judge(&self, machine: &Arc<Machine>, place: Place) {
+        self.look(machine, place).await;
+        self.verify(machine, place, Depth::Data).await;
     }
 
-    /// What must hold at any time.
-    pub async fn look(&self, machine: &Arc<Machine>) {
-        let (context, repository) = match self.open(machine).await {
+    /// What must hold at any time where nothing was damaged; where something was, nothing reads back as something else.
+    pub async fn look(&self, machine: &Arc<Machine>, place: Place) {
+        let (context, repository) = match self.open(machine, place).await {
             Ok(opened) => opened,
-            Err(error) => return self.violation(format!("it does not open: {}", error.chain().join(": "))),
+            Err(error) => return self.violation(format!("{place:?} does not open: {}", error.chain().join(": "))),
         };
         let (snapshots, damages) = match repository.snapshots().await {
             Ok(listed) => listed,
-            Err(error) => return self.violation(format!("snapshots are not listed: {error}")),
+            Err(error) => return self.violation(format!("{place:?}: snapshots are not listed: {error}")),
         };
-        damages.iter().for_each(|damage| self.violation(damage.to_string()));
-        let there: BTreeSet<SnapshotId> = snapshots.iter().filter(|snapshot| !snapshot.late).map(|s| s.id).collect();
-        let lost: Vec<SnapshotId> = {
+        let good: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| snapshot.is_complete()).collect();
+        if !self.is_hurt(place) {
+            damages.iter().for_each(|damage| self.violation(format!("{place:?}: {damage}")));
+            let there: BTreeSet<SnapshotId> = good.iter().map(|snapshot| snapshot.id).collect();
             let model = self.model();
-            let wanted = model.acknowledged.keys().filter(|id| !model.unwanted.contains(id));
-            wanted.filter(|id| !there.contains(id)).copied().collect()
-        };
-        for id in lost {
-            self.violation(format!("acknowledged snapshot {} is gone", id.short()));
+            let lost: Vec<SnapshotId> = model.wanted(place).filter(|id| !there.contains(id)).copied().collect();
+            drop(model);
+            for id in lost {
+                self.violation(format!("{place:?}: acknowledged snapshot {} is gone", id.short()));
+            }
         }
-        for snapshot in snapshots.iter().filter(|snapshot| !snapshot.late) {
-            self.compare(&context, &repository, snapshot, false).await;
+        for snapshot in good {
+            self.compare(&context, &repository, snapshot, place).await;
         }
     }
 

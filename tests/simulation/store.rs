@@ -5,7 +5,7 @@
 //! machine that dies before or after any call; a call that takes hours; a machine that sleeps for
 //! hours and goes on; listings that show to other machines what was put or deleted up to [`LAG_MAX`] ago; store times in
 //! whole seconds; clocks of machines that are wrong by up to a day.
-//! Not among them: bytes that change, a store that forgets what it acknowledged.
+//! Bytes that change and objects that vanish are put there by [`World::damage`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use infrahub_backup::env::{Clock, Entropy};
+use infrahub_backup::id::ObjectId;
 use infrahub_backup::storage::object::RemoteStore;
 use infrahub_backup::storage::wait::Wait;
 use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
@@ -96,6 +97,37 @@ pub enum Broken {
     LastLeaseLooksEarly,
 }
 
+/// A store of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Where backups go.
+    Source,
+    /// Where `replicate` brings them.
+    Target,
+}
+
+impl Place {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Source, Self::Target];
+
+    /// How its store calls itself.
+    pub fn location(self) -> &'static str {
+        match self {
+            Self::Source => "simulated",
+            Self::Target => "simulated replica",
+        }
+    }
+}
+
+/// What damage is done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// One bit of it is another one.
+    Flip,
+    /// It is gone.
+    Remove,
+}
+
 struct Held {
     bytes: Bytes,
     stored_at: Timestamp,
@@ -112,15 +144,31 @@ struct Gone {
     hidden: Instant,
 }
 
+/// What one store holds.
+#[derive(Default)]
+struct Objects {
+    there: BTreeMap<ObjectName, Held>,
+    gone: BTreeMap<ObjectName, Gone>,
+}
+
 struct Shelf {
     dice: Dice,
-    objects: BTreeMap<ObjectName, Held>,
-    gone: BTreeMap<ObjectName, Gone>,
+    source: Objects,
+    target: Objects,
     log: blake3::Hasher,
     trace: Option<Vec<String>>,
 }
 
-/// The store and the time.
+impl Shelf {
+    fn at(&mut self, place: Place) -> &mut Objects {
+        match place {
+            Place::Source => &mut self.source,
+            Place::Target => &mut self.target,
+        }
+    }
+}
+
+/// The stores and the time.
 pub struct World {
     shelf: Mutex<Shelf>,
     began: Instant,
@@ -149,8 +197,8 @@ impl World {
     pub fn new(seed: u64, broken: Broken, traced: bool) -> Arc<Self> {
         let shelf = Shelf {
             dice: Dice::new(seed),
-            objects: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            source: Objects::default(),
+            target: Objects::default(),
             log: blake3::Hasher::new(),
             trace: traced.then(Vec::new),
         };
@@ -159,7 +207,62 @@ impl World {
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().expect("no call panics")
+        self.shelf.try_lock().expect("one thread, which lets go at once")
+    }
+
+    /// Puts objects into both stores, as somebody did long ago.
+    pub fn stock(&self, objects: &[(ObjectName, Bytes)]) {
+        let (now, mut shelf) = (self.now(), self.shelf());
+        for (name, bytes) in objects {
+            for place in Place::ALL {
+                let held = Held { bytes: bytes.clone(), stored_at: now, by: usize::MAX, shown: Instant::now() };
+                shelf.at(place).there.insert(name.clone(), held);
+            }
+        }
+    }
+
+    /// Everything that is in the source.
+    pub fn stocked(&self) -> Vec<(ObjectName, Bytes)> {
+        let shelf = self.shelf();
+        shelf.source.there.iter().map(|(name, held)| (name.clone(), held.bytes.clone())).collect()
+    }
+
+    /// Names in a store that begin with `prefix`.
+    pub fn names(&self, place: Place, prefix: &str) -> Vec<ObjectName> {
+        let mut shelf = self.shelf();
+        let names = shelf.at(place).there.keys();
+        names.filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
+    }
+
+    /// Whether somebody else than machine `number` stored or decided anything since `since`.
+    pub fn others_stored(&self, place: Place, number: usize, since: Timestamp) -> bool {
+        let mut shelf = self.shelf();
+        let stores = |name: &ObjectName| !["leases/", "reports/"].iter().any(|at| name.as_str().starts_with(at));
+        let new = |held: &Held| held.by != number && held.stored_at.as_second() >= since.as_second();
+        shelf.at(place).there.iter().any(|(name, held)| stores(name) && new(held))
+    }
+
+    /// Whether the object is there and hashes to `id`.
+    pub fn is_whole(&self, place: Place, name: &ObjectName, id: &ObjectId) -> bool {
+        let mut shelf = self.shelf();
+        shelf.at(place).there.get(name).is_some_and(|held| ObjectId::of(&held.bytes) == *id)
+    }
+
+    /// Damages an object of the source, which keeps its time. `false` if it is not there.
+    pub fn damage(&self, name: &ObjectName, harm: Harm, bit: u64) -> bool {
+        self.note(&format!("{name}: {harm:?}"));
+        let mut shelf = self.shelf();
+        match harm {
+            Harm::Remove => shelf.source.there.remove(name).is_some(),
+            Harm::Flip => {
+                let Some(held) = shelf.source.there.get_mut(name) else { return false };
+                let mut bytes = held.bytes.to_vec();
+                let at = usize::try_from(bit / 8 % bytes.len() as u64).expect("small");
+                bytes[at] ^= 1 << (bit % 8);
+                held.bytes = bytes.into();
+                true
+            }
+        }
     }
 
     /// The true time.
@@ -310,22 +413,22 @@ impl Wait for Machine {
     }
 }
 
-/// The store as one machine sees it.
+/// A store as one machine sees it.
 #[derive(Debug, Clone)]
-pub struct Seen(pub Arc<Machine>);
+pub struct Seen(pub Arc<Machine>, pub Place);
 
 impl Seen {
-    fn no_answer(name: &str) -> StoreError {
+    fn no_answer(&self, name: &str) -> StoreError {
         StoreError::NoAnswer {
             action: "reach",
             name: name.to_owned(),
-            location: "simulated".to_owned(),
+            location: self.1.location().to_owned(),
             source: std::io::ErrorKind::TimedOut.into(),
         }
     }
 
-    fn missing(name: &ObjectName) -> StoreError {
-        StoreError::NotFound { name: name.clone(), location: "simulated".to_owned() }
+    fn missing(&self, name: &ObjectName) -> StoreError {
+        StoreError::NotFound { name: name.clone(), location: self.1.location().to_owned() }
     }
 
     /// Lets `act` happen, or not, after a while.
@@ -333,7 +436,7 @@ impl Seen {
         &self,
         verb: &str,
         name: &str,
-        act: impl FnOnce(&mut Shelf) -> Result<T, StoreError> + Send + 'static,
+        act: impl FnOnce(&mut Dice, &mut Objects) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let machine = &self.0;
         if machine.dead.load(Ordering::SeqCst) {
@@ -345,7 +448,8 @@ impl Seen {
         let asleep_until = *machine.asleep_until.lock().expect("no call panics");
         tokio::time::sleep_until(asleep_until).await;
         world.calls.fetch_add(1, Ordering::Relaxed);
-        world.note(&format!("{} {} {verb} {name} {fate:?}", machine.number, machine.role));
+        let there = if self.1 == Place::Source { "" } else { " replica" };
+        world.note(&format!("{} {}{there} {verb} {name} {fate:?}", machine.number, machine.role));
         if machine.dead.load(Ordering::SeqCst) {
             return machine.for_ever().await;
         }
@@ -357,20 +461,28 @@ impl Seen {
             }
             Fate::NotDone => {
                 self.perhaps_later(verb, name, act);
-                Err(Self::no_answer(name))
+                Err(self.no_answer(name))
             }
-            Fate::Answered => act(&mut world.shelf()),
+            Fate::Answered => self.done(act),
             Fate::AnswerLost => {
                 // Whatever came of it, nobody hears.
-                let _ = act(&mut world.shelf());
-                Err(Self::no_answer(name))
+                let _ = self.done(act);
+                Err(self.no_answer(name))
             }
             Fate::DiesAfter => {
-                let _ = act(&mut world.shelf());
+                let _ = self.done(act);
                 machine.die();
                 machine.for_ever().await
             }
         }
+    }
+
+    fn done<T>(&self, act: impl FnOnce(&mut Dice, &mut Objects) -> T) -> T {
+        let mut shelf = self.0.world.shelf();
+        let mut dice = shelf.dice.clone();
+        let done = act(&mut dice, shelf.at(self.1));
+        shelf.dice = dice;
+        done
     }
 
     /// A request that is on its way is not undone because nobody waits for it.
@@ -378,11 +490,11 @@ impl Seen {
         &self,
         verb: &str,
         name: &str,
-        act: impl FnOnce(&mut Shelf) -> Result<T, StoreError> + Send + 'static,
+        act: impl FnOnce(&mut Dice, &mut Objects) -> Result<T, StoreError> + Send + 'static,
     ) {
-        let world = Arc::clone(&self.0.world);
+        let seen = self.clone();
         let delay = {
-            let dice = &mut world.shelf().dice;
+            let dice = &mut seen.0.world.shelf().dice;
             if !dice.happens(self.0.faults.stray) {
                 return;
             }
@@ -391,9 +503,9 @@ impl Seen {
         let told = format!("{} {} {verb} {name} arrives astray", self.0.number, self.0.role);
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            world.note(&told);
+            seen.0.world.note(&told);
             // Nobody hears what came of it.
-            let _ = act(&mut world.shelf());
+            let _ = seen.done(act);
         });
     }
 
@@ -428,7 +540,7 @@ impl Seen {
 #[async_trait]
 impl Store for Seen {
     fn location(&self) -> String {
-        "simulated".to_owned()
+        self.1.location().to_owned()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -438,19 +550,15 @@ impl Store for Seen {
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         let (seen, held_as) = (self.clone(), name.clone());
         let (number, lag) = (self.0.number, self.0.faults.lag);
-        self.call("put", name.as_str(), move |shelf| {
-            if shelf.objects.contains_key(&held_as) {
-                let (name, location) = (held_as, "simulated".to_owned());
+        self.call("put", name.as_str(), move |dice, objects| {
+            if objects.there.contains_key(&held_as) {
+                let (name, location) = (held_as, seen.location());
                 return Err(StoreError::AlreadyExists { name, location });
             }
-            let late = if lag && shelf.dice.happens(200_000) {
-                shelf.dice.seconds(0..LAG_MAX.as_secs())
-            } else {
-                Duration::ZERO
-            };
+            let late = if lag && dice.happens(200_000) { dice.seconds(0..LAG_MAX.as_secs()) } else { Duration::ZERO };
             let held = Held { bytes, stored_at: seen.store_time(), by: number, shown: Instant::now() + late };
-            shelf.gone.remove(&held_as);
-            shelf.objects.insert(held_as, held);
+            objects.gone.remove(&held_as);
+            objects.there.insert(held_as, held);
             Ok(())
         })
         .await
@@ -458,21 +566,21 @@ impl Store for Seen {
 
     async fn get(&self, name: &ObjectName, _size_max: u64) -> Result<Bytes, StoreError> {
         let (seen, wanted) = (self.clone(), name.clone());
-        self.call("get", name.as_str(), move |shelf| {
-            let held = shelf.objects.get(&wanted).filter(|_| !seen.hides(wanted.as_str()));
-            held.map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(&wanted))
+        self.call("get", name.as_str(), move |_, objects| {
+            let held = objects.there.get(&wanted).filter(|_| !seen.hides(wanted.as_str()));
+            held.map(|held| held.bytes.clone()).ok_or_else(|| seen.missing(&wanted))
         })
         .await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let wanted = name.clone();
-        self.call("read", name.as_str(), move |shelf| {
-            let held = shelf.objects.get(&wanted);
-            let bytes = held.map(|held| held.bytes.clone()).ok_or_else(|| Self::missing(&wanted))?;
+        let (seen, wanted) = (self.clone(), name.clone());
+        self.call("read", name.as_str(), move |_, objects| {
+            let held = objects.there.get(&wanted);
+            let bytes = held.map(|held| held.bytes.clone()).ok_or_else(|| seen.missing(&wanted))?;
             let (size, end) = (bytes.len() as u64, range.end);
             if end > size {
-                return Err(StoreError::TooShort { name: wanted, location: "simulated".to_owned(), size, end });
+                return Err(StoreError::TooShort { name: wanted, location: seen.location(), size, end });
             }
             let at = |at: u64| usize::try_from(at).expect("small");
             Ok(bytes.slice(at(range.start)..at(end)))
@@ -481,9 +589,9 @@ impl Store for Seen {
     }
 
     async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        let wanted = name.clone();
-        self.call("size", name.as_str(), move |shelf| {
-            shelf.objects.get(&wanted).map(|held| held.bytes.len() as u64).ok_or_else(|| Self::missing(&wanted))
+        let (seen, wanted) = (self.clone(), name.clone());
+        self.call("size", name.as_str(), move |_, objects| {
+            objects.there.get(&wanted).map(|held| held.bytes.len() as u64).ok_or_else(|| seen.missing(&wanted))
         })
         .await
     }
@@ -491,14 +599,14 @@ impl Store for Seen {
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let below = format!("{}/", prefix.trim_end_matches('/'));
         let (seen, all) = (self.clone(), prefix.is_empty());
-        self.call("list", prefix, move |shelf| {
+        self.call("list", prefix, move |_, objects| {
             let now = Instant::now();
             let fits = |name: &ObjectName| all || name.as_str().starts_with(&below);
             // Its own run's leases a `prune` must see, or it would not know the time.
             let hidden = |name: &ObjectName, by: usize| seen.hides(name.as_str()) && by != seen.0.number;
             let mine = |by: usize| by == seen.0.number || !seen.0.faults.lag;
-            let there = shelf
-                .objects
+            let there = objects
+                .there
                 .iter()
                 .filter(|(name, held)| fits(name) && !hidden(name, held.by) && (mine(held.by) || held.shown <= now))
                 .map(|(name, held)| ObjectInfo {
@@ -506,7 +614,7 @@ impl Store for Seen {
                     size: held.bytes.len() as u64,
                     modified: seen.told(name, held),
                 });
-            let still = shelf
+            let still = objects
                 .gone
                 .iter()
                 .filter(|(name, gone)| fits(name) && !hidden(name, gone.by) && !mine(gone.by) && gone.hidden > now)
@@ -519,20 +627,17 @@ impl Store for Seen {
     async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
         let (number, lag) = (self.0.number, self.0.faults.lag);
         let removed = name.clone();
-        self.call("delete", name.as_str(), move |shelf| {
-            if let Some(held) = shelf.objects.remove(&removed) {
-                let late = if lag && shelf.dice.happens(200_000) {
-                    shelf.dice.seconds(0..LAG_MAX.as_secs())
-                } else {
-                    Duration::ZERO
-                };
+        self.call("delete", name.as_str(), move |dice, objects| {
+            if let Some(held) = objects.there.remove(&removed) {
+                let late =
+                    if lag && dice.happens(200_000) { dice.seconds(0..LAG_MAX.as_secs()) } else { Duration::ZERO };
                 let gone = Gone {
                     size: held.bytes.len() as u64,
                     stored_at: held.stored_at,
                     by: number,
                     hidden: Instant::now() + late,
                 };
-                shelf.gone.insert(removed, gone);
+                objects.gone.insert(removed, gone);
             }
             Ok(Deletion::Gone)
         })

@@ -45,7 +45,7 @@ pub struct Examined {
 }
 
 /// Looks at everything that snapshots need. Of the late ones only those of a copied repository count: their runs put no
-/// leases here, or said that they had ended in time. What is `pretended` counts as there; then what the cache says of the index
+/// leases here, or had ended in time. What is `pretended` counts as there; then what the cache says of the index
 /// is not brought up to date.
 pub async fn examine(
     repository: &Arc<Repository>,
