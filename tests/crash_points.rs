@@ -448,8 +448,8 @@ async fn verify_cut_anywhere_changes_nothing_and_the_next_one_finds_nothing() {
 async fn repair_cut_anywhere_gives_nothing_up_and_the_next_one_finishes() {
     let (world, made) = two_days().await;
     world.replicate(NEVER).await.0.expect("replicated");
-    // The newest one, which nothing here names while it is gone and not back yet: the replica has it.
-    let manifest = layout::object(ObjectType::Manifest, &made[1].1).to_string();
+    // Not the newest one, which nothing names while it is gone and not back yet.
+    let manifest = layout::object(ObjectType::Manifest, &made[0].1).to_string();
     let first = |folder: &str| world.store.names(folder).remove(0);
     for name in [first("packs/"), first("trees/"), first("index/"), manifest] {
         world.flip(&name).await;

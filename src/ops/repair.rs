@@ -261,7 +261,6 @@ impl<'a> Mender<'a> {
         let named_of = |kind| objects.iter().filter_map(move |object| named(object, kind));
         let mut reports: Vec<ObjectId> = named_of(ObjectType::Report).collect();
         let mut manifests: Vec<SnapshotId> = named_of(ObjectType::Manifest).collect();
-        manifests.extend(self.only_in_replica().await?);
         while let Some(id) = reports.pop() {
             self.object(ObjectType::Report, &id).await?;
         }
@@ -285,16 +284,6 @@ impl<'a> Mender<'a> {
         }
         self.done.removed.extend(leases.removed);
         Ok(())
-    }
-
-    /// Snapshots that the replica has, and that are neither here nor forgotten: nothing here may name the newest one.
-    async fn only_in_replica(&self) -> Result<Vec<SnapshotId>, Error> {
-        let Some(replica) = self.replica else { return Ok(vec![]) };
-        let (here, record) = (self.repository.listed_manifests().await?, self.repository.record().await?);
-        let forgotten = replica.record().await?.forgotten;
-        let there = replica.listed_manifests().await?.into_keys();
-        let gone = |id: &SnapshotId| forgotten.contains(id) || record.forgotten.contains(id) || here.contains_key(id);
-        Ok(there.filter(|id| !gone(id)).collect())
     }
 
     /// Looks at a manifest or report again, and brings it from the copy. Gives the manifest that one which came back names, and

@@ -367,8 +367,43 @@ impl Repository {
         // Marks before packs: what is deleted in between was condemned before.
         let record = self.record().await?;
         let mut present = self.present_packs().await?;
+        self.drop_baseless(&record, &mut present)?;
         present.retain(|pack| !record.condemned.contains_key(pack));
         Ok(WriteSession::new(Arc::clone(self), present, options))
+    }
+
+    /// Takes packs out of `present` of which a base is in none of them: what is missing or damaged is not only missing itself.
+    /// What is condemned is left to `prune`, which keeps the bases of all packs that are not.
+    pub(crate) fn drop_baseless(
+        &self,
+        record: &marks::Record,
+        present: &mut HashSet<PackId>,
+    ) -> Result<(), RepositoryError> {
+        let lost = |pack: &cache::KnownPack| !present.contains(&pack.id) && !record.condemned.contains_key(&pack.id);
+        if !self.cache.packs()?.iter().any(lost) {
+            return Ok(());
+        }
+        let based = self.cache.based_packs()?;
+        for _ in 0..crate::limits::BASE_DEPTH_MAX {
+            let mut baseless = Vec::new();
+            for pack in based.iter().filter(|pack| present.contains(*pack)) {
+                let bases =
+                    self.cache.pack(pack)?.into_iter().flat_map(|entry| entry.segments).flat_map(|one| one.base);
+                for base in bases {
+                    if !self.cache.find_all(&base)?.iter().any(|location| present.contains(&location.pack)) {
+                        baseless.push(*pack);
+                        break;
+                    }
+                }
+            }
+            if baseless.is_empty() {
+                break;
+            }
+            for pack in baseless {
+                present.remove(&pack);
+            }
+        }
+        Ok(())
     }
 
     /// Begins to write beside what is there: only what is in the packs `present` counts as stored.

@@ -151,6 +151,8 @@ impl Survey {
         }
         marking.bases()?;
         self.missing = marking.missing;
+        // Writers rely on every chunk of a pack that is not condemned, needed or not: its bases must be there.
+        marking.all_bases(&self.record)?;
         // What these lack is known, and what is left of them stays. Where that is condemned `repair` has stored it anew: a
         // damaged pack must not be pardoned for their sake.
         marking.passed = Some(&self.record.condemned);
@@ -255,6 +257,20 @@ impl Marking<'_> {
             self.missing += 1;
         }
         Ok(new)
+    }
+
+    /// Makes the bases of all segments live, in packs that writers rely on.
+    fn all_bases(&mut self, record: &Record) -> Result<(), RepositoryError> {
+        for pack in self.cache.based_packs()? {
+            if record.condemned.contains_key(&pack) || !self.sound.contains(&pack) {
+                continue;
+            }
+            let Some(entry) = self.cache.pack(&pack)? else { continue };
+            for id in entry.segments.iter().flat_map(|segment| &segment.base) {
+                self.chunk(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the bases of live segments live, and theirs.

@@ -218,8 +218,8 @@ struct Gatherer<'a> {
     view: &'a View,
     based: BTreeSet<PackId>,
     needs: Needs,
-    /// Segments with bases that were met, and chunks that these need.
-    based_segments: HashSet<(PackId, u32)>,
+    /// Packs with bases that were met, and chunks that these need.
+    based_packs: HashSet<PackId>,
     queue: Vec<ChunkId>,
     /// Chunks that the source cannot give, with the packs that should.
     missing: HashMap<ChunkId, Vec<Location>>,
@@ -239,7 +239,7 @@ impl<'a> Gatherer<'a> {
             view,
             based: source.cache().based_packs()?,
             needs: Needs::default(),
-            based_segments: HashSet::new(),
+            based_packs: HashSet::new(),
             queue: Vec::new(),
             missing: HashMap::new(),
             locked: HashSet::new(),
@@ -281,16 +281,17 @@ impl<'a> Gatherer<'a> {
 
     /// A pack that is brought because of the chunk at `location`.
     fn pack(&mut self, location: Location) -> Result<(), RepositoryError> {
-        let Location { pack, kind, segment, .. } = location;
+        let Location { pack, kind, .. } = location;
         if !self.needs.packs.contains_key(&pack) {
             let known = self.source.cache().pack(&pack)?;
             let size = known.map_or(0, |entry| u64::from(entry.stored_size));
             let is_there = self.view.unnamed.get(&pack) == Some(&size);
             self.needs.packs.insert(pack, PackNeed { kind, size, is_there });
         }
-        if self.based.contains(&pack) && self.based_segments.insert((pack, segment)) {
-            let entry = self.source.cache().segment(&pack, segment)?;
-            self.queue.extend(entry.into_iter().flat_map(|entry| entry.base));
+        // Whoever writes into the target relies on all that its packs hold: of no segment the base may be missing there.
+        if self.based.contains(&pack) && self.based_packs.insert(pack) {
+            let entry = self.source.cache().pack(&pack)?;
+            self.queue.extend(entry.into_iter().flat_map(|entry| entry.segments).flat_map(|segment| segment.base));
         }
         Ok(())
     }

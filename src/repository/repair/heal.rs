@@ -61,8 +61,9 @@ impl Healer<'_> {
         healed: &mut Healed,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<BTreeMap<ChunkId, u64>, RepositoryError> {
-        let there = self.put_back(record, open, healed).await?;
+        let there = self.put_back(record, holdings, open, healed).await?;
         let mut present: HashSet<PackId> = holdings.trusted().union(&there).copied().collect();
+        self.repository.drop_baseless(record, &mut present)?;
         present.retain(|pack| !record.condemned.contains_key(pack));
         let (mut left, mut came) = (open.clone(), BTreeMap::new());
         for id in open.keys() {
@@ -80,6 +81,7 @@ impl Healer<'_> {
     async fn put_back(
         &self,
         record: &Record,
+        holdings: &Holdings,
         open: &BTreeMap<ChunkId, ObjectType>,
         healed: &mut Healed,
     ) -> Result<HashSet<PackId>, RepositoryError> {
@@ -100,6 +102,9 @@ impl Healer<'_> {
                 Err(RepositoryError::Damaged(_)) => continue,
                 Err(error) => return Err(error),
             };
+            if !self.has_bases(holdings, &pack)? {
+                continue;
+            }
             let size = bytes.len() as u64;
             if self.pretend || self.put_pack(kind, &pack, bytes).await? {
                 there.insert(pack);
@@ -108,6 +113,17 @@ impl Healer<'_> {
             }
         }
         Ok(there)
+    }
+
+    /// Whether all that a pack is based on is in packs that can be trusted.
+    fn has_bases(&self, holdings: &Holdings, pack: &PackId) -> Result<bool, RepositoryError> {
+        let cache = self.repository.cache();
+        for base in cache.pack(pack)?.into_iter().flat_map(|entry| entry.segments).flat_map(|segment| segment.base) {
+            if !cache.find_all(&base)?.iter().any(|location| holdings.trusted().contains(&location.pack)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Puts a pack under its name. `false` if something else is there.
