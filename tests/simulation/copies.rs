@@ -159,9 +159,12 @@ impl Stage {
     }
 
     /// Damages something of the source that the replica holds.
-    pub async fn harm(&self) {
-        let calm = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
-        let held = match self.held_by_both(&calm).await {
+    pub async fn harm(&self, machine: &Arc<Machine>) {
+        // Else the replica would often hold nothing yet.
+        if self.dice().happens(700_000) {
+            self.replicate(machine, Place::Source).await;
+        }
+        let held = match self.held_by_both(machine).await {
             Ok(held) => held,
             Err(error) => return self.world.note(&format!("no harm: {}", error.chain().join(": "))),
         };
@@ -169,7 +172,7 @@ impl Stage {
         if kinds.is_empty() {
             return;
         }
-        let times = 1 + self.dice().below(3);
+        let times = 1 + self.dice().below(5);
         for _ in 0..times {
             let (kind, at, bit, flips) = {
                 let mut dice = self.dice();
