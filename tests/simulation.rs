@@ -82,7 +82,7 @@ async fn act(stage: &Stage, machine: &Arc<Machine>, place: Place, contents: &mut
             let (with_copy, read_data) = (chance & 1 == 1, chance & 2 == 2);
             stage.repair(machine, Mending { place, with_copy, read_data }).await;
         }
-        "harm" => stage.harm().await,
+        "harm" => stage.harm(machine).await,
         other => unreachable!("{other}"),
     }
 }
@@ -133,7 +133,7 @@ impl Plan {
             live(14, "read", target, 2, 0, watching);
         }
         if copies && harms {
-            live(15, "harm", source, 2, 1, CALM);
+            live(15, "harm", source, 3, 1, CALM);
             live(16, "repair", source, 2, 0, storm);
         } else if copies {
             // Only there, where what the replica holds need not stay.

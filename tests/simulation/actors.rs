@@ -434,7 +434,13 @@ impl Stage {
             let lost: Vec<SnapshotId> = model.wanted(place).filter(|id| !there.contains(id)).copied().collect();
             drop(model);
             for id in lost {
-                self.violation(format!("{place:?}: acknowledged snapshot {} is gone", id.short()));
+                let how = match snapshots.iter().find(|snapshot| snapshot.id == id) {
+                    None => "is gone",
+                    Some(snapshot) if snapshot.late => "is late",
+                    Some(snapshot) if snapshot.quarantined => "is quarantined",
+                    Some(_) => "is not complete",
+                };
+                self.violation(format!("{place:?}: acknowledged snapshot {} {how}", id.short()));
             }
         }
         for snapshot in good {

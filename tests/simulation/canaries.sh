@@ -19,6 +19,7 @@ mkdir -p "$copy"
 # The program itself is not run.
 rm "$copy/src/main.rs"
 sed -i '/^default-run/d' "$copy/Cargo.toml"
+sed -i '1i #![allow(unused_parens)]' "$copy/src/lib.rs"
 cat >>"$copy/src/lib.rs" <<'RUST'
 
 /// Whether to break what this stands for.

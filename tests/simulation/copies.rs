@@ -52,6 +52,11 @@ impl Stage {
                 if from == Place::Source {
                     self.model().brought.extend(done.pairs.iter().map(|pair| pair.target));
                 }
+                // What was brought anew relies on packs that others may have condemned meanwhile.
+                if done.counts.indexes > 0 {
+                    let began = self.world.now();
+                    self.judge_what_counts("replicate", from.other(), usize::MAX, began, &BTreeSet::new()).await;
+                }
                 Some(done)
             }
             Err(error) => {
@@ -122,13 +127,24 @@ impl Stage {
         ] {
             *self.model().counts.entry(what).or_default() += many as u64;
         }
-        match self.misjudged(place, &decided.quarantined).await {
-            // What others stored or decided while the repair was at work it need not have seen.
-            Ok(wrong) if self.world.others_stored(place, machine.number, began) => {
+        self.judge_what_counts("repair", place, machine.number, began, &decided.quarantined).await;
+    }
+
+    /// Judges what the run of machine `number` left, unless others stored or decided something since `began`: that it need not have seen.
+    async fn judge_what_counts(
+        &self,
+        run: &str,
+        place: Place,
+        number: usize,
+        began: Timestamp,
+        quarantined: &BTreeSet<SnapshotId>,
+    ) {
+        match self.misjudged(place, quarantined).await {
+            Ok(wrong) if self.world.others_stored(place, number, began) => {
                 *self.model().counts.entry("not judged beside others").or_default() += wrong.len() as u64;
             }
-            Ok(wrong) => wrong.into_iter().for_each(|what| self.violation(format!("{place:?}: after a repair {what}"))),
-            Err(error) => self.world.note(&format!("judge of a repair: {}", error.chain().join(": "))),
+            Ok(wrong) => wrong.into_iter().for_each(|what| self.violation(format!("{place:?}: after a {run} {what}"))),
+            Err(error) => self.world.note(&format!("judge of a {run}: {}", error.chain().join(": "))),
         }
     }
 
@@ -159,9 +175,12 @@ impl Stage {
     }
 
     /// Damages something of the source that the replica holds.
-    pub async fn harm(&self) {
-        let calm = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
-        let held = match self.held_by_both(&calm).await {
+    pub async fn harm(&self, machine: &Arc<Machine>) {
+        // Else the replica would often hold nothing yet.
+        if self.dice().happens(700_000) {
+            self.replicate(machine, Place::Source).await;
+        }
+        let held = match self.held_by_both(machine).await {
             Ok(held) => held,
             Err(error) => return self.world.note(&format!("no harm: {}", error.chain().join(": "))),
         };
@@ -169,7 +188,7 @@ impl Stage {
         if kinds.is_empty() {
             return;
         }
-        let times = 1 + self.dice().below(3);
+        let times = 1 + self.dice().below(5);
         for _ in 0..times {
             let (kind, at, bit, flips) = {
                 let mut dice = self.dice();
