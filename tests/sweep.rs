@@ -250,6 +250,29 @@ async fn a_manifest_that_is_put_back_counts_again_whose_clock_ever_was_ahead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_condemned_pack_that_is_damaged_is_not_pardoned_unread() {
+    let world = World::new().await;
+    let content = noise(1, 500_000);
+    let id = world.back_up(&content).await;
+    let name = world.store.list("packs").await.expect("listed")[0].name.clone();
+    let pack = layout::id_in(&name).expect("a pack");
+    let mut bytes = world.store.get(&name, u64::MAX).await.expect("there").to_vec();
+    bytes[1000] ^= 1;
+    world.store.delete(&name).await.expect("deleted");
+    world.store.put_new(&name, bytes.into()).await.expect("put");
+    // A repair that could not read the manifest found nobody who needs it.
+    let condemned = Decisions { condemned: BTreeSet::from([pack]), ..Decisions::default() };
+    let repository = world.open().await;
+    repository.decide(&claimant("repair"), |_| Ok(condemned.clone())).await.expect("condemned");
+    let repository = world.open().await;
+    let (examined, decided) =
+        decide::settle(&repository, &world.executor, &claimant("repair"), &BTreeSet::new()).await.expect("decided");
+    assert_eq!(decided.pardoned, BTreeSet::new());
+    assert_eq!(decided.quarantined, BTreeSet::from([id]));
+    assert!(!examined.lacking.chunks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_lives_in_mostly_dead_packs_is_moved_and_the_packs_go() {
     let world = World::new().await;
     let (dead, alive) = (noise(1, 6_000_000), noise(2, 1_000_000));

@@ -47,7 +47,42 @@ pub struct Examined {
 /// Looks at everything that snapshots need. Of the late ones only those of a copied repository count: their runs put no
 /// leases here, or had ended in time. What is `pretended` counts as there; then what the cache says of the index
 /// is not brought up to date.
+///
+/// Condemned packs that are needed are read: an earlier repair may have condemned them because they are damaged, when no manifest
+/// that needs them could be read.
 pub async fn examine(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    pretended: Option<&Pretended>,
+) -> Result<Examined, RepositoryError> {
+    loop {
+        let examined = look(repository, executor, pretended).await?;
+        // Each that is damaged is trusted no more, so that this ends.
+        if !find_damaged(repository, &examined.pardon).await? {
+            return Ok(examined);
+        }
+    }
+}
+
+/// Reads packs, and remembers which are damaged; whether any is.
+async fn find_damaged(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<bool, RepositoryError> {
+    let mut found = false;
+    for pack in packs {
+        // Another process may have forgotten the index meanwhile.
+        let Some(entry) = repository.cache().pack(pack)? else { continue };
+        match repository.get_stored(entry.kind, pack).await {
+            Ok(_) => {}
+            Err(RepositoryError::Damaged(_)) => {
+                repository.cache().set_damaged(pack, true)?;
+                found = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+async fn look(
     repository: &Arc<Repository>,
     executor: &Arc<dyn Executor>,
     pretended: Option<&Pretended>,
