@@ -112,7 +112,9 @@ impl Stage {
         for id in &decided.forgotten {
             self.violation(format!("{place:?}: repair forgot snapshot {}", id.short()));
         }
-        for pack in &decided.condemned {
+        // One that another repair put back while this one was at work it need not have seen.
+        let alone = !self.world.others_stored(place, machine.number, began);
+        for pack in decided.condemned.iter().filter(|_| alone) {
             let kinds = [ObjectType::ContentPack, ObjectType::TreePack];
             if kinds.iter().any(|kind| self.world.is_whole(place, &layout::object(*kind, pack), pack)) {
                 self.violation(format!("{place:?}: repair condemned pack {}, which is whole", pack.short()));
