@@ -14,8 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use infrahub_backup::error::Error;
-use infrahub_backup::format::envelope::ObjectType;
-use infrahub_backup::format::layout;
 use infrahub_backup::id::SnapshotId;
 use infrahub_backup::ops::create::{self, CreateOptions, FilesSource, Source};
 use infrahub_backup::ops::forget::{Choice, forget};
@@ -448,10 +446,10 @@ async fn verify_cut_anywhere_changes_nothing_and_the_next_one_finds_nothing() {
 async fn repair_cut_anywhere_gives_nothing_up_and_the_next_one_finishes() {
     let (world, made) = two_days().await;
     world.replicate(NEVER).await.0.expect("replicated");
-    // Not the newest one, which nothing names while it is gone and not back yet.
-    let manifest = layout::object(ObjectType::Manifest, &made[0].1).to_string();
     let first = |folder: &str| world.store.names(folder).remove(0);
-    for name in [first("packs/"), first("trees/"), first("index/"), manifest] {
+    let (packs, index) = ([first("packs/"), first("trees/")], first("index/"));
+    // The newest one as well, which no other one names while it is gone and not back yet.
+    for name in packs.into_iter().chain([index]).chain(world.store.names("snapshots/")) {
         world.flip(&name).await;
     }
     let (whole, calls) = world.copy().repair(NEVER).await;

@@ -6,10 +6,14 @@ mod backup;
 mod timed;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backup::{claimant, noise};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use infrahub_backup::env::Clock;
 use infrahub_backup::format::envelope::ObjectType;
 use infrahub_backup::format::layout;
@@ -23,8 +27,9 @@ use infrahub_backup::repository::session::WriteSession;
 use infrahub_backup::repository::sweep::{SweepOptions, Swept, Wait, sweep};
 use infrahub_backup::repository::{Outside, Repository, RepositoryError};
 use infrahub_backup::seal::slot::Credential;
-use infrahub_backup::storage::Store;
+use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 use timed::{TestClock, TimedStore};
+use tokio::sync::oneshot;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -114,6 +119,62 @@ impl Writer {
     async fn finish(self, content: &[u8]) -> Result<SnapshotId, RepositoryError> {
         let stream = backup::write_component(&self.session, content).await?;
         backup::commit(&self.repository, self.session, self.lease, stream).await
+    }
+}
+
+/// A store in which somebody else is at work just before the first mark is put, or the first index object deleted.
+struct Meanwhile {
+    inner: Arc<TimedStore>,
+    deleting: bool,
+    work: tokio::sync::Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl Meanwhile {
+    async fn before(&self, deleting: bool, name: &ObjectName) {
+        let folder = if deleting { "index/" } else { "marks/" };
+        if self.deleting != deleting || !name.as_str().starts_with(folder) {
+            return;
+        }
+        let work = self.work.lock().await.take();
+        if let Some(work) = work {
+            work.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Meanwhile {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.before(false, name).await;
+        self.inner.put_new(name, bytes).await
+    }
+    async fn get(&self, name: &ObjectName, size_max: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(name, size_max).await
+    }
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner.get_range(name, range).await
+    }
+    async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.inner.size(name).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.inner.list(prefix).await
+    }
+    async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
+        self.before(true, name).await;
+        self.inner.delete(name).await
     }
 }
 
@@ -270,6 +331,47 @@ async fn a_condemned_pack_that_is_damaged_is_not_pardoned_unread() {
     assert_eq!(decided.pardoned, BTreeSet::new());
     assert_eq!(decided.quarantined, BTreeSet::from([id]));
     assert!(!examined.lacking.chunks.is_empty());
+}
+
+/// A snapshot whose manifest was lost, and came back when its packs were about to be deleted; `prune` runs, and `repair` decides in
+/// the middle of it.
+async fn pruned_while_repair_decides(deleting: bool) -> (World, SnapshotId, Vec<u8>, Decisions) {
+    let world = World::new().await;
+    let content = noise(1, 500_000);
+    let id = world.back_up(&content).await;
+    let name = layout::object(ObjectType::Manifest, &id);
+    let manifest = world.store.get(&name, u64::MAX).await.expect("there");
+    world.store.delete(&name).await.expect("deleted");
+    world.clock.advance(10 * HOUR);
+    assert!(world.prune().await.condemned_packs > 0);
+    world.clock.advance(GRACE + HOUR);
+    world.store.put_new(&name, manifest).await.expect("put back");
+    world.clock.advance(HOUR);
+    let (repository, executor, (say, said)) = (world.open().await, Arc::clone(&world.executor), oneshot::channel());
+    let work = async move {
+        let (_, decided) =
+            decide::settle(&repository, &executor, &claimant("repair"), &BTreeSet::new()).await.expect("decided");
+        say.send(decided).expect("heard");
+    };
+    let work = tokio::sync::Mutex::new(Some(work.boxed()));
+    let store = Meanwhile { inner: Arc::clone(&world.store), deleting, work };
+    world.sweep(Arc::new(store), GRACE, u64::MAX).await;
+    let decided = said.await.expect("repair was at work");
+    (world, id, content, decided)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_repair_pardons_while_prune_is_about_to_delete_it_stays() {
+    let (world, id, content, decided) = pruned_while_repair_decides(false).await;
+    assert!(decided.confirmed.contains(&id) && !decided.pardoned.is_empty(), "{decided:?}");
+    world.assert_whole(&[(id, &content)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_prune_deletes_repair_does_not_pardon() {
+    let (world, id, _, decided) = pruned_while_repair_decides(true).await;
+    assert!(decided.pardoned.is_empty() && decided.quarantined.contains(&id), "{decided:?}");
+    assert_eq!(world.store.names("packs"), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -320,7 +320,7 @@ def read_mark(body):
     value = parse_json(body)
     need(value.get("format") == 1, "decode", "it has another version")
     check_fields(value, "format number run created_at holder".split(),
-                 "restated forgotten condemned pardoned confirmed held released quarantined reinstated tagged".split())
+                 "restated forgotten condemned doomed pardoned confirmed held released quarantined reinstated tagged".split())
     need(value["number"] > 0, "decode", "marks begin with 1")
     return value
 

@@ -25,6 +25,9 @@ pub struct Decisions {
     /// Packs that nobody may rely on any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub condemned: BTreeSet<PackId>,
+    /// Condemned packs that a run is about to delete: nobody may pardon them any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub doomed: BTreeSet<PackId>,
     /// Packs that are condemned no more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub pardoned: BTreeSet<PackId>,
@@ -85,7 +88,7 @@ impl Mark {
 
     /// Reads the body back.
     pub fn decode(body: &[u8]) -> Result<Self, FormatError> {
-        const FIELDS: [&str; 15] = [
+        const FIELDS: [&str; 16] = [
             "format",
             "number",
             "run",
@@ -94,6 +97,7 @@ impl Mark {
             "restated",
             "forgotten",
             "condemned",
+            "doomed",
             "pardoned",
             "confirmed",
             "held",

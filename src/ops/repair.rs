@@ -290,7 +290,8 @@ impl<'a> Mender<'a> {
     /// that is not there.
     async fn object(&mut self, kind: ObjectType, id: &ObjectId) -> Result<Option<SnapshotId>, Error> {
         let name = layout::object(kind, id);
-        match mend_object(self.repository, self.replica, kind, id, self.pretended.is_some()).await? {
+        let pretend = self.pretended.is_some();
+        match mend_object(self.repository, self.replica, &self.claimant, (kind, id), pretend).await? {
             Mended::Sound => {}
             Mended::Brought => {
                 self.done.brought.push(name);

@@ -295,11 +295,15 @@ impl ChunkReader {
             .get_or_try_init(|| async {
                 let name = layout::object(kind, &pack);
                 let head = self.range(&name, 0..PackOpener::head_size(kind) as u64).await?;
-                let opened = PackOpener::new(self.repository.keys(), kind, &head);
-                opened.map(Arc::new).map_err(|error| match error {
-                    error @ crate::seal::SealError::NoKey { .. } => self.repository.unsupported(error),
-                    error => seal_damage(&name, error).into(),
-                })
+                match PackOpener::new(self.repository.keys(), kind, &head) {
+                    Ok(opener) => Ok(Arc::new(opener)),
+                    Err(error @ crate::seal::SealError::NoKey { .. }) => {
+                        // Only a pack that is what its name says tells of a key; a damaged head may name any.
+                        self.repository.get_stored(kind, &pack).await?;
+                        Err(self.repository.unsupported(error))
+                    }
+                    Err(error) => Err(seal_damage(&name, error).into()),
+                }
             })
             .await?;
         Ok(Arc::clone(opener))

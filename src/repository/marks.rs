@@ -43,6 +43,8 @@ pub struct Record {
     pub forgotten: BTreeSet<SnapshotId>,
     /// Packs that nobody may rely on, with the number of the mark that condemned each.
     pub condemned: BTreeMap<PackId, u32>,
+    /// Those of them that somebody is about to delete: they count as absent, and are pardoned no more.
+    pub doomed: BTreeSet<PackId>,
     /// Late manifests that count all the same.
     pub confirmed: BTreeSet<SnapshotId>,
     /// Snapshots that retention must keep.
@@ -68,10 +70,11 @@ impl Record {
         self.held.extend(&decided.held);
         self.quarantined.retain(|id| !decided.reinstated.contains(id));
         self.quarantined.extend(&decided.quarantined);
-        self.condemned.retain(|pack, _| !decided.pardoned.contains(pack));
+        self.condemned.retain(|pack, _| !decided.pardoned.contains(pack) || self.doomed.contains(pack));
         for pack in &decided.condemned {
             self.condemned.entry(*pack).or_insert(mark.number);
         }
+        self.doomed.extend(&decided.doomed);
         for (id, changes) in &decided.tagged {
             self.tags.entry(*id).or_default().extend(changes.clone());
         }
@@ -93,6 +96,7 @@ impl Record {
         Decisions {
             forgotten: self.forgotten.iter().filter(|id| keep_forgotten(id)).copied().collect(),
             condemned: self.condemned.keys().filter(|pack| keep_pack(pack)).copied().collect(),
+            doomed: self.doomed.iter().filter(|pack| keep_pack(pack)).copied().collect(),
             confirmed: self.confirmed.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),
             held: self.held.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),
             quarantined: self.quarantined.iter().filter(|id| !self.forgotten.contains(id)).copied().collect(),

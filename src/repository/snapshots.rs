@@ -1,6 +1,6 @@
 //! Listing and naming snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -11,6 +11,7 @@ use crate::format::layout;
 use crate::format::manifest::Manifest;
 use crate::format::report::Report;
 use crate::id::{ObjectId, SnapshotId};
+use crate::storage::StoreError;
 
 /// A snapshot and its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,31 @@ impl Repository {
         }
         snapshots.sort_by_key(|snapshot| (snapshot.manifest.created_at, snapshot.id));
         Ok((snapshots, damages))
+    }
+
+    /// Snapshots that marks, other snapshots or `also` say are there, and that the store neither lists nor has. They may have been
+    /// forgotten since `record` was read.
+    pub async fn lost_manifests(
+        &self,
+        listed: &BTreeMap<SnapshotId, Timestamp>,
+        snapshots: &[Snapshot],
+        record: &Record,
+        also: Option<SnapshotId>,
+    ) -> Result<BTreeSet<SnapshotId>, RepositoryError> {
+        // A snapshot that was copied here need not have come with the one before it.
+        let made_here = snapshots.iter().filter(|snapshot| !snapshot.late && !record.confirmed.contains(&snapshot.id));
+        let mut named: BTreeSet<SnapshotId> = made_here.filter_map(|snapshot| snapshot.manifest.previous).collect();
+        named.extend(record.confirmed.iter().chain(&record.held).chain(&record.quarantined).chain(&also));
+        named.retain(|id| !listed.contains_key(id) && !record.forgotten.contains(id));
+        let mut lost = BTreeSet::new();
+        for id in named {
+            match self.store().size(&layout::object(ObjectType::Manifest, &id)).await {
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => drop(lost.insert(id)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(lost)
     }
 
     pub(super) fn judged(

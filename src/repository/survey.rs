@@ -1,7 +1,7 @@
 //! What is there and what of it is needed: the basis of every decision to condemn, pardon, repack or delete.
 //!
 //! A chunk is *live* if a snapshot that is there refers to it, or a segment that holds live chunks has it as a base. A pack is
-//! *sound* if an index names it and the store lists it at its length. Live chunks are bits per pack, so that memory grows by
+//! *sound* if an index names it, the store lists it at its length, and nobody is about to delete it. Live chunks are bits per pack, so that memory grows by
 //! an eighth of a byte a chunk.
 //!
 //! Does not: decide; see `sweep`.
@@ -18,7 +18,7 @@ use super::loss::{Holdings, Walker};
 use super::marks::Record;
 use super::reach::Reach;
 use super::snapshots::Snapshot;
-use super::{Repository, RepositoryError};
+use super::{Damage, Repository, RepositoryError};
 use crate::format::envelope::ObjectType;
 use crate::format::index::PackEntry;
 use crate::format::layout;
@@ -103,14 +103,18 @@ impl Survey {
             return Err(damage.into());
         }
         let (snapshots, damages) = repository.snapshots_of(&listed, &record).await?;
-        let gone = |damage: &super::Damage| damage.layer == "presence";
+        let gone = |damage: &Damage| damage.layer == "presence";
         if let Some(damage) = damages.into_iter().find(|damage| !gone(damage)) {
             return Err(damage.into());
+        }
+        if let Some(lost) = lost_manifest(repository, &listed, &snapshots, &record).await? {
+            return Err(lost.into());
         }
         let packs = listed_packs(repository).await?;
         let known = repository.cache().packs()?;
         let is_sound = |pack: &&super::cache::KnownPack| {
             packs.get(&pack.id).is_some_and(|listed| listed.kind == pack.kind && listed.size == pack.stored_size)
+                && !record.doomed.contains(&pack.id)
         };
         let sound = known.iter().filter(is_sound).map(|pack| pack.id).collect();
         let (live, shared) = (HashMap::new(), HashMap::new());
@@ -132,6 +136,7 @@ impl Survey {
         let mut marking = Marking {
             cache: &cache,
             sound: &self.sound,
+            doomed: &self.record.doomed,
             live: HashMap::new(),
             shared: HashMap::new(),
             missing: 0,
@@ -161,7 +166,7 @@ impl Survey {
             (self.live, self.shared) = (marking.live, marking.shared);
             return Ok(());
         }
-        let mut walker = Walker::new(vec![reader], Holdings::take(repository).await?);
+        let mut walker = Walker::new(vec![reader], Holdings::take(repository, &self.record).await?);
         for snapshot in quarantined() {
             walker.snapshot(snapshot.id, &snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await?;
         }
@@ -178,8 +183,8 @@ impl Survey {
         packs: &BTreeSet<PackId>,
     ) -> Result<(), RepositoryError> {
         let (live, shared) = (std::mem::take(&mut self.live), std::mem::take(&mut self.shared));
-        let mut marking =
-            Marking { cache: repository.cache(), sound: &self.sound, live, shared, missing: 0, passed: None };
+        let (cache, doomed) = (repository.cache(), &self.record.doomed);
+        let mut marking = Marking { cache, sound: &self.sound, doomed, live, shared, missing: 0, passed: None };
         let mut bytes = Vec::new();
         for pack in packs {
             if let Some(entry) = repository.cache().pack(pack)? {
@@ -215,6 +220,21 @@ impl Survey {
     }
 }
 
+/// The damage, if a manifest is lost: what it refers to nobody knows.
+async fn lost_manifest(
+    repository: &Repository,
+    listed: &BTreeMap<SnapshotId, Timestamp>,
+    snapshots: &[Snapshot],
+    record: &Record,
+) -> Result<Option<Damage>, RepositoryError> {
+    let mut lost = repository.lost_manifests(listed, snapshots, record, None).await?;
+    if !lost.is_empty() {
+        let forgotten = repository.record().await?.forgotten;
+        lost.retain(|id| !forgotten.contains(id));
+    }
+    Ok(lost.first().map(|id| super::missing(&layout::object(ObjectType::Manifest, id))))
+}
+
 /// All packs that the store lists under the names that they must have.
 pub async fn listed_packs(repository: &Repository) -> Result<HashMap<PackId, ListedPack>, RepositoryError> {
     let mut packs = HashMap::new();
@@ -231,6 +251,8 @@ pub async fn listed_packs(repository: &Repository) -> Result<HashMap<PackId, Lis
 struct Marking<'a> {
     cache: &'a Cache,
     sound: &'a HashSet<PackId>,
+    /// Packs that count as absent.
+    doomed: &'a BTreeSet<PackId>,
     live: HashMap<PackId, Bits>,
     shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
     missing: u64,
@@ -245,6 +267,7 @@ impl Marking<'_> {
         // Two index objects may describe one pack.
         found.sort_unstable_by_key(|location| (location.pack, location.position));
         found.dedup_by_key(|location| location.pack);
+        found.retain(|location| !self.doomed.contains(&location.pack));
         found.retain(|location| self.passed.is_none_or(|passed| !passed.contains_key(&location.pack)));
         let mut new = false;
         for location in &found {

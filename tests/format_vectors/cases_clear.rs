@@ -336,6 +336,7 @@ fn marks() -> Vec<Vector> {
     let decisions = Decisions {
         forgotten: BTreeSet::from([one]),
         condemned: BTreeSet::from([other]),
+        doomed: BTreeSet::from([other]),
         pardoned: BTreeSet::from([one]),
         confirmed: BTreeSet::from([other]),
         held: BTreeSet::from([other]),

@@ -52,8 +52,9 @@ impl Checker {
             record.confirmed.extend(decided.confirmed);
             record.quarantined.retain(|id| !decided.reinstated.contains(id));
             record.quarantined.extend(decided.quarantined);
-            record.condemned.retain(|pack, _| !decided.pardoned.contains(pack));
+            record.condemned.retain(|pack, _| !decided.pardoned.contains(pack) || record.doomed.contains(pack));
             record.condemned.extend(decided.condemned.into_iter().map(|pack| (pack, number)));
+            record.doomed.extend(decided.doomed);
         }
         self.view.record = record;
         Ok(())

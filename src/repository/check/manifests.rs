@@ -1,6 +1,6 @@
 //! Manifests, read anew, and their chain.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
@@ -101,20 +101,12 @@ impl Checker {
         snapshots: &[Snapshot],
         known_head: Option<SnapshotId>,
     ) -> Result<(), RepositoryError> {
-        // A snapshot that was copied here need not have come with the one before it.
-        let confirmed = self.view.record.confirmed.clone();
-        let made_here = snapshots.iter().filter(|snapshot| !snapshot.late && !confirmed.contains(&snapshot.id));
-        let mut named: BTreeSet<SnapshotId> =
-            made_here.filter_map(|snapshot| snapshot.manifest.previous).chain(known_head).collect();
-        named.retain(|id| !listed.contains_key(id) && !self.view.record.forgotten.contains(id));
-        if named.is_empty() {
-            return Ok(());
+        let mut lost = self.repository.lost_manifests(listed, snapshots, &self.view.record, known_head).await?;
+        if !lost.is_empty() {
+            self.refresh().await?;
+            lost.retain(|id| !self.view.record.forgotten.contains(id));
         }
-        // Put after the listing, by who told this machine of it.
-        self.refresh().await?;
-        let now = self.repository.listed_manifests().await?;
-        named.retain(|id| !now.contains_key(id) && !self.view.record.forgotten.contains(id));
-        for id in named {
+        for id in lost {
             self.report(missing(&layout::object(ObjectType::Manifest, &id)), vec![format!("snapshot {id}")]);
         }
         Ok(())

@@ -7,6 +7,7 @@ use crate::format::layout;
 use crate::id::{ChunkId, PackId};
 use crate::limits::BASE_DEPTH_MAX;
 use crate::repository::cache::{Cache, CacheError};
+use crate::repository::marks::Record;
 use crate::repository::{Repository, RepositoryError};
 use crate::storage::StoreError;
 
@@ -20,9 +21,9 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// What the packs hold that are there and were not found damaged, condemned ones included. A pack that the store does not
-    /// list is asked for by its name.
-    pub async fn take(repository: &Repository) -> Result<Self, RepositoryError> {
+    /// What the packs hold that are there and were not found damaged, condemned ones included, but for those that are doomed. A
+    /// pack that the store does not list is asked for by its name.
+    pub async fn take(repository: &Repository, record: &Record) -> Result<Self, RepositoryError> {
         let (cache, mut trusted) = (Arc::clone(repository.cache()), repository.present_packs().await?);
         let damaged = cache.damaged_packs()?;
         for pack in cache.packs()?.iter().filter(|pack| !damaged.contains(&pack.id)) {
@@ -35,6 +36,7 @@ impl Holdings {
                 Err(error) => return Err(error.into()),
             }
         }
+        trusted.retain(|pack| !record.doomed.contains(pack));
         Ok(Self::of(cache, trusted)?)
     }
 

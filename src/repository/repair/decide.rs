@@ -102,7 +102,7 @@ async fn look(
             !snapshot.late || runs.get(&snapshot.manifest.run).is_none_or(copied)
         });
     }
-    let mut holdings = Holdings::take(repository).await?;
+    let mut holdings = Holdings::take(repository, &record).await?;
     let reader = |of: &Arc<Repository>| ChunkReader::cached(Arc::clone(of), Arc::clone(executor));
     let mut readers = vec![];
     match pretended {

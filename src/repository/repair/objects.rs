@@ -1,14 +1,17 @@
 //! Single objects whose name says what they are: taken from a copy where one has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
-use crate::id::{ObjectId, ObjectName};
+use crate::format::mark::Decisions;
+use crate::id::{ObjectId, ObjectName, SnapshotId};
 use crate::limits::{LEASE_PERIOD_MAX, MARGIN_MAX};
+use crate::repository::lease::Claimant;
+use crate::repository::marks::Record;
 use crate::repository::runs::later;
 use crate::repository::{Damage, Repository, RepositoryError};
 use crate::seal::object::unseal_object;
@@ -30,8 +33,8 @@ pub enum Mended {
 pub async fn mend_object(
     repository: &Repository,
     copy: Option<&Arc<Repository>>,
-    kind: ObjectType,
-    id: &ObjectId,
+    claimant: &Claimant,
+    (kind, id): (ObjectType, &ObjectId),
     pretend: bool,
 ) -> Result<Mended, RepositoryError> {
     let damage = match repository.get_object(kind, id).await {
@@ -48,6 +51,9 @@ pub async fn mend_object(
     if !pretend {
         let name = layout::object(kind, id);
         if damage.layer != "presence" {
+            if kind == ObjectType::Manifest {
+                keep_in_mind(repository, claimant, *id).await?;
+            }
             repository.store().delete(&name).await?;
         }
         match repository.store().put_new(&name, stored).await {
@@ -57,6 +63,18 @@ pub async fn mend_object(
         }
     }
     Ok(Mended::Brought)
+}
+
+/// Quarantines a snapshot. If this run dies while its manifest is gone, the next one knows by the mark that it was there; that it
+/// is whole is decided later.
+async fn keep_in_mind(repository: &Repository, claimant: &Claimant, id: SnapshotId) -> Result<(), RepositoryError> {
+    let decide = |record: &Record| {
+        let known = record.quarantined.contains(&id) || record.forgotten.contains(&id);
+        let quarantined = if known { BTreeSet::new() } else { BTreeSet::from([id]) };
+        Ok(Decisions { quarantined, ..Decisions::default() })
+    };
+    repository.decide(claimant, decide).await?;
+    Ok(())
 }
 
 /// What became of damaged leases.

@@ -183,8 +183,14 @@ impl Sweeper<'_> {
         for _ in 0..TRIES_MAX {
             let Seen { standing, survey } = self.look().await?;
             let plan = plan_delete(&standing, &survey);
-            let decisions =
-                Decisions { pardoned: plan.pardon.clone(), forgotten: plan.forget.clone(), ..Decisions::default() };
+            // Doomed before deleted: whoever found since the survey that a pack is needed has put a mark, and all is looked at
+            // again; whoever finds it later counts the pack as absent.
+            let decisions = Decisions {
+                pardoned: plan.pardon.clone(),
+                forgotten: plan.forget.clone(),
+                doomed: plan.delete.difference(&survey.record.doomed).copied().collect(),
+                ..Decisions::default()
+            };
             let decides = !decisions.is_empty();
             if decides
                 && self
@@ -225,10 +231,10 @@ impl Sweeper<'_> {
         let named = named_indexes(survey, &plan);
         swept.reindexed = reindex(self.repository, &leaving, &|id| in_the_making || named.contains(id)).await?;
         let listed = |pack: &PackId| survey.packs.get(pack).map(|listed| (listed.kind, listed.size));
-        let doomed: Vec<_> = plan.delete.iter().filter_map(|pack| Some((*pack, listed(pack)?))).collect();
-        swept.deleted_packs = doomed.len() as u64;
-        swept.deleted_bytes = doomed.iter().map(|(_, (_, size))| size).sum();
-        let names = doomed.iter().map(|(pack, (kind, _))| layout::object(*kind, pack)).collect();
+        let there: Vec<_> = plan.delete.iter().filter_map(|pack| Some((*pack, listed(pack)?))).collect();
+        swept.deleted_packs = there.len() as u64;
+        swept.deleted_bytes = there.iter().map(|(_, (_, size))| size).sum();
+        let names = there.iter().map(|(pack, (kind, _))| layout::object(*kind, pack)).collect();
         self.delete_all(names, swept).await?;
         swept.waiting_bytes = plan.wait.iter().filter_map(|(pack, _)| Some(listed(pack)?.1)).sum();
         swept.waiting = plan.wait;
