@@ -137,3 +137,27 @@ fn a_replica_brings_bases_along() {
     assert!(there.run(["dump", &last.0, "task-manager-db"]).ok().out == last.1);
     there.assert_clean();
 }
+
+#[test]
+fn what_lost_its_base_is_not_relied_on() {
+    let mut series = Series::new(1);
+    let packs = |series: &Series| series.sandbox.objects().into_keys().filter(|name| name.starts_with("packs/"));
+    let bases: Vec<String> = packs(&series).collect();
+    let dump = next_day(&series.days[0].1, 0);
+    series.back_up(&dump);
+    let relying: Vec<String> = packs(&series).filter(|name| !bases.contains(name)).collect();
+    assert!(!relying.is_empty());
+    for name in &bases {
+        fs::remove_file(series.sandbox.repository.join(name)).expect("removed");
+    }
+    // All that the second day holds is described and there, and none of it can be read.
+    series.back_up(&dump);
+    let (id, _) = &series.days[2];
+    assert!(series.sandbox.run(["dump", id, "task-manager-db"]).ok().out == dump);
+    // What the first day had besides is lost, and the second day is whole again with the third.
+    series.sandbox.run(["repair"]).with_code(4);
+    series.days.remove(0);
+    for (id, dump) in &series.days {
+        assert!(series.sandbox.run(["dump", id, "task-manager-db"]).ok().out == *dump, "snapshot {id}");
+    }
+}
