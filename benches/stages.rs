@@ -187,7 +187,8 @@ fn seal(repository: &Repository, input: &Bytes, coded: &[CodedSegment]) {
 
 fn claim(repository: &Repository, input: &Bytes, ids: &[ChunkId], lengths: &[usize]) {
     let start = Instant::now();
-    let claims = Claims::new(Arc::clone(repository.cache()), std::collections::HashSet::new());
+    let claims =
+        Claims::new(Arc::clone(repository.cache()), std::collections::HashSet::new()).expect("the cache answers");
     for (id, length) in ids.iter().zip(lengths) {
         black_box(claims.claim(0, id, *length as u64).expect("the cache answers"));
     }

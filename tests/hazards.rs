@@ -54,7 +54,7 @@ fn claiming_and_settling_at_once_do_not_deadlock() {
     };
     let index = Index { supersedes: vec![], packs: vec![pack.clone()] };
     cache.add_index(&ObjectId::of(b"i"), &index).unwrap();
-    let claims = Claims::new(cache, HashSet::from([pack.id]));
+    let claims = Claims::new(cache, HashSet::from([pack.id])).unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     for who in 0..2 {
         let (claims, pack, send) = (claims.clone(), pack.clone(), send.clone());

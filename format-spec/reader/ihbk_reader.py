@@ -697,7 +697,7 @@ class Repository:
         if place not in self.segments:
             segment = entry.segments[ordinal]
             need(segment.depth <= depth, "decode", "its bases are deeper than their description says")
-            base = b"".join(self.chunk(chunk_id, depth - 1) for chunk_id in segment.base)
+            base = b"".join(self.chunk(chunk_id, segment.depth - 1) for chunk_id in segment.base)
             need(len(base) <= SEGMENT_BASE_SIZE_MAX, "limit", "a base is too long")
             plain = self.pack(entry).segment(ordinal, segment, base)
             self.segments[place] = split_chunks(self.keys, segment, plain)

@@ -58,6 +58,16 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// How deep the segments of its bases may be, at most.
+    pub fn base_depth(&self) -> u32 {
+        u32::from(self.depth).saturating_sub(1)
+    }
+
+    /// The chunks of its base, each with how deep the segment may be that it is read from.
+    pub fn bases(&self) -> impl Iterator<Item = (ChunkId, u32)> + use<'_> {
+        self.base.iter().map(|id| (*id, self.base_depth()))
+    }
+
     /// Length of its plaintext, in bytes.
     pub fn plain_length(&self) -> u64 {
         self.chunks.iter().map(|chunk| u64::from(chunk.length)).sum()

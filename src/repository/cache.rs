@@ -18,7 +18,7 @@ use crate::format::index::{Index, PackEntry, SegmentEntry};
 use crate::id::{ChunkId, ObjectId, PackId, SnapshotId};
 
 /// Version of the tables; another one is deleted.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// Pages that SQLite may hold, in KiB.
 const PAGE_CACHE_KIB: i64 = 8 << 10;
@@ -36,7 +36,7 @@ const SCHEMA: &str = "
     CREATE INDEX packs_by_index ON packs (index_id);
     CREATE TABLE chunks (
         id BLOB NOT NULL, pack INTEGER NOT NULL, segment INTEGER NOT NULL, position INTEGER NOT NULL,
-        length INTEGER NOT NULL, PRIMARY KEY (id, pack, segment)
+        length INTEGER NOT NULL, depth INTEGER NOT NULL, PRIMARY KEY (id, pack, segment)
     ) WITHOUT ROWID;
     CREATE TABLE marks (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE tree_segments (
@@ -73,6 +73,13 @@ pub enum CacheError {
     },
 }
 
+impl Location {
+    /// Whether a segment whose bases may be that deep can be based on it; whatever is no base may be as deep as it likes.
+    pub fn is_within(&self, depth: u32) -> bool {
+        u32::from(self.depth) <= depth
+    }
+}
+
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -86,6 +93,8 @@ pub struct Location {
     pub position: u32,
     /// Length of the chunk, in bytes.
     pub length: u32,
+    /// Depth of the segment: a base must be less deep than what it is a base of.
+    pub depth: u8,
 }
 
 /// A pack that an index names.
@@ -191,20 +200,22 @@ impl Cache {
     /// Everywhere a chunk is.
     pub fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>, CacheError> {
         let connection = self.lock();
-        let query = || -> rusqlite::Result<Vec<(ObjectId, u8, [u32; 3])>> {
+        let query = || -> rusqlite::Result<Vec<(ObjectId, [u8; 2], [u32; 3])>> {
             let mut statement = connection.prepare_cached(
-                "SELECT packs.id, packs.kind, chunks.segment, chunks.position, chunks.length FROM chunks
+                "SELECT packs.id, packs.kind, chunks.segment, chunks.position, chunks.length, chunks.depth
+                 FROM chunks
                  JOIN packs ON packs.number = chunks.pack WHERE chunks.id = ?1",
             )?;
             let rows = statement.query_map(params![id.as_bytes()], |row| {
-                Ok((ObjectId::from_bytes(row.get(0)?), row.get(1)?, [row.get(2)?, row.get(3)?, row.get(4)?]))
+                let numbers = [row.get(2)?, row.get(3)?, row.get(4)?];
+                Ok((ObjectId::from_bytes(row.get(0)?), [row.get(1)?, row.get(5)?], numbers))
             })?;
             rows.collect()
         };
         let rows = query().map_err(self.error("look a chunk up"))?;
-        let location = |(pack, kind, [segment, position, length]): (PackId, u8, [u32; 3])| {
+        let location = |(pack, [kind, depth], [segment, position, length]): (PackId, [u8; 2], [u32; 3])| {
             let kind = ObjectType::from_code(kind).ok_or_else(|| self.damaged())?;
-            Ok(Location { pack, kind, segment, position, length })
+            Ok(Location { pack, kind, segment, position, length, depth })
         };
         rows.into_iter().map(location).collect()
     }
@@ -467,11 +478,11 @@ fn add_pack(transaction: &Transaction<'_>, index: &ObjectId, pack: &PackEntry) -
             entry
         ])?;
     let number = transaction.last_insert_rowid();
-    let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut statement = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     let mut position = 0u32;
     for (ordinal, segment) in (0u32..).zip(&pack.segments) {
         for chunk in &segment.chunks {
-            statement.execute(params![chunk.id.as_bytes(), number, ordinal, position, chunk.length])?;
+            statement.execute(params![chunk.id.as_bytes(), number, ordinal, position, chunk.length, segment.depth])?;
             position += 1;
         }
     }

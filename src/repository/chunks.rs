@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, Stretch};
-use super::cache::Location;
 use super::executor::{Executor, run};
 use super::{Damage, Repository, RepositoryError, missing, seal_damage};
 use crate::format::envelope::ObjectType;
@@ -183,25 +182,24 @@ impl ChunkReader {
 
     async fn chunk_where_known(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         let mut result = Err(RepositoryError::MissingChunk { id: *id });
-        for location in self.repository.cache().find_all(id)? {
-            // In this pack it is deeper than who asks may go; in another one it may not be.
-            if depth < BASE_DEPTH_MAX && self.is_deeper(&location, depth)? {
-                let name = layout::object(location.kind, &location.pack);
-                let problem = "the bases of a segment that is a base are deeper than its description says".to_owned();
-                result = Err(Damage { object: name.to_string(), layer: "decode", problem }.into());
-                continue;
-            }
+        // In some packs it may be deeper than who asks may go.
+        let found = self.repository.cache().find_all(id)?;
+        for location in found.into_iter().filter(|location| location.is_within(depth)) {
             match self.segment(location.kind, location.pack, location.segment, depth).await {
                 Ok(segment) => match segment.chunk(id) {
                     Some(bytes) => return Ok(bytes),
                     None => continue,
                 },
-                Err(error @ RepositoryError::Damaged(_)) => {
-                    if !is_gone(&error) {
+                Err(RepositoryError::Damaged(damage)) => {
+                    // It may be the base of the segment that cannot be read, in another pack.
+                    let own = layout::object(location.kind, &location.pack).as_str() == damage.object;
+                    if own && damage.layer != "presence" {
                         self.repository.cached(self.repository.cache().set_damaged(&location.pack, true));
                     }
-                    result = Err(error);
+                    result = Err(damage.into());
                 }
+                // The base of the segment; another pack may hold the chunk in another one.
+                Err(error @ RepositoryError::MissingChunk { .. }) => result = Err(error),
                 Err(error) => return Err(error),
             }
         }
@@ -218,12 +216,6 @@ impl ChunkReader {
         Ok(entry)
     }
 
-    fn is_deeper(&self, location: &Location, depth: u32) -> Result<bool, RepositoryError> {
-        let entry = self.described(&location.pack)?;
-        let entry = entry.as_deref().and_then(|entry| entry.segments.get(index(location.segment)));
-        Ok(entry.is_some_and(|entry| u32::from(entry.depth) > depth))
-    }
-
     async fn segment(
         &self,
         kind: ObjectType,
@@ -232,7 +224,7 @@ impl ChunkReader {
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
         let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), SegmentCell::default);
-        // Whoever waits for a base has a greater depth than what it waits for, also in a forged index (`is_deeper`): nobody waits
+        // Whoever waits for a base has a greater depth than what it waits for, also in a forged index (`Location::is_within`): nobody waits
         // for himself.
         let loaded = cell.get_or_try_init(|| self.load(kind, pack, ordinal, depth)).await?;
         Ok(Arc::clone(loaded))

@@ -9,7 +9,7 @@ mod holdings;
 mod ids;
 mod ranges;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +21,6 @@ use self::ids::Ids;
 use self::ranges::Ranges;
 use super::RepositoryError;
 use super::chunks::ChunkReader;
-use super::reach::Visit;
 use crate::format::envelope::ObjectType;
 use crate::format::manifest::{ComponentStatus, Layout, Manifest, StreamRecord};
 use crate::format::tree::{ContentRoot, FileContent, TreeDecoder};
@@ -71,21 +70,24 @@ pub struct Lacking {
     pub snapshots: Vec<SnapshotLoss>,
 }
 
+/// Takes chunk ids, with how deep the segment may be that each is read from.
+pub type Visit<'a> = dyn FnMut(&ChunkId, u32) -> Result<(), RepositoryError> + Send + 'a;
+
 /// Walks over snapshots whatever is missing.
 pub struct Walker {
     readers: Vec<Arc<ChunkReader>>,
     holdings: Holdings,
     /// Roots of which nothing is missing, with their lengths: snapshots share most of their files.
     whole: HashSet<(u8, Vec<ChunkId>, u64)>,
-    /// Bases that were visited.
-    bases: HashSet<ChunkId>,
+    /// Bases that were visited, with how deep they may be.
+    bases: HashMap<ChunkId, u32>,
     lacking: Lacking,
 }
 
 impl Walker {
     /// Reads recipes and trees with the first of the `readers` that can.
     pub fn new(readers: Vec<Arc<ChunkReader>>, holdings: Holdings) -> Self {
-        Self { readers, holdings, whole: HashSet::new(), bases: HashSet::new(), lacking: Lacking::default() }
+        Self { readers, holdings, whole: HashSet::new(), bases: HashMap::new(), lacking: Lacking::default() }
     }
 
     /// What the snapshots that were walked lack, and the holdings.
@@ -176,11 +178,16 @@ impl Walker {
         kind: ObjectType,
         visit: &mut Visit<'_>,
     ) -> Result<(bool, Option<u64>), RepositoryError> {
-        let mut queue = vec![*id];
-        while let Some(id) = queue.pop() {
-            visit(&id)?;
-            let bases = self.holdings.bases(&id)?;
-            queue.extend(bases.into_iter().filter(|base| self.bases.insert(*base)));
+        let mut queue = vec![(*id, BASE_DEPTH_MAX)];
+        while let Some((id, depth)) = queue.pop() {
+            visit(&id, depth)?;
+            for (base, depth) in self.holdings.bases(&id)? {
+                let known = self.bases.entry(base).or_insert(u32::MAX);
+                if depth < *known {
+                    *known = depth;
+                    queue.push((base, depth));
+                }
+            }
         }
         let (held, length) = self.holdings.look(id, BASE_DEPTH_MAX)?;
         if !held {

@@ -41,7 +41,7 @@ use crate::env::{Clock, Entropy};
 use crate::format::FormatError;
 use crate::format::config::Config;
 use crate::format::envelope::ObjectType;
-use crate::format::index::Index;
+use crate::format::index::{Index, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectId, ObjectName, PackId};
 use crate::limits::{LEASE_PERIOD, OBJECT_SIZE_MAX, PACK_SIZE_MAX};
@@ -367,30 +367,37 @@ impl Repository {
         // Marks before packs: what is deleted in between was condemned before.
         let record = self.record().await?;
         let mut present = self.present_packs().await?;
-        self.drop_baseless(&record, &mut present)?;
         present.retain(|pack| !record.condemned.contains_key(pack));
-        Ok(WriteSession::new(Arc::clone(self), present, options))
+        self.write_beside(present, options)
     }
 
-    /// Takes packs out of `present` of which a base is in none of them: what is missing or damaged is not only missing itself.
-    /// What is condemned is left to `prune`, which keeps the bases of all packs that are not.
-    pub(crate) fn drop_baseless(
+    /// Takes condemned packs out of `present` of which a base is in none of them: of what `prune` deletes first, others that wait may
+    /// have been based on. Nobody may pardon these, because what has them as bases in turn would be relied on.
+    pub(crate) fn drop_baseless_condemned(
         &self,
         record: &marks::Record,
         present: &mut HashSet<PackId>,
     ) -> Result<(), RepositoryError> {
-        let lost = |pack: &cache::KnownPack| !present.contains(&pack.id) && !record.condemned.contains_key(&pack.id);
-        if !self.cache.packs()?.iter().any(lost) {
+        if record.condemned.is_empty() {
             return Ok(());
         }
+        self.drop_baseless_of(present, |pack| record.condemned.contains_key(pack))
+    }
+
+    /// The same for all packs that `may_go`.
+    pub(crate) fn drop_baseless_of(
+        &self,
+        present: &mut HashSet<PackId>,
+        may_go: impl Fn(&PackId) -> bool,
+    ) -> Result<(), RepositoryError> {
         let based = self.cache.based_packs()?;
         for _ in 0..crate::limits::BASE_DEPTH_MAX {
             let mut baseless = Vec::new();
-            for pack in based.iter().filter(|pack| present.contains(*pack)) {
-                let bases =
-                    self.cache.pack(pack)?.into_iter().flat_map(|entry| entry.segments).flat_map(|one| one.base);
-                for base in bases {
-                    if !self.cache.find_all(&base)?.iter().any(|location| present.contains(&location.pack)) {
+            for pack in based.iter().filter(|pack| present.contains(*pack) && may_go(pack)) {
+                let Some(entry) = self.cache.pack(pack)? else { continue };
+                for (base, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
+                    let found = self.cache.find_all(&base)?;
+                    if !found.iter().any(|location| location.is_within(depth) && present.contains(&location.pack)) {
                         baseless.push(*pack);
                         break;
                     }
@@ -413,7 +420,7 @@ impl Repository {
         options: SessionOptions,
     ) -> Result<WriteSession, RepositoryError> {
         self.keys.check_writes().map_err(|source| self.unsupported(source))?;
-        Ok(WriteSession::new(Arc::clone(self), present, options))
+        Ok(WriteSession::new(Arc::clone(self), present, options)?)
     }
 
     /// The error of a key slot or program that cannot do what was asked.

@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::RepositoryError;
-use super::cache::Cache;
+use super::cache::{Cache, Location};
 use super::chunks::ChunkReader;
 use super::claim::Claims;
 use super::stream::ChunkIds;
@@ -60,8 +60,6 @@ struct ParentChunk {
     facts: Facts,
     /// Where it begins in the parent.
     offset: u64,
-    /// Whether it is in a pack that this session relies on.
-    relied_on: bool,
 }
 
 impl ParentChunk {
@@ -74,6 +72,8 @@ impl ParentChunk {
 #[derive(Clone)]
 struct Facts {
     chunk: BaseChunk,
+    /// Whether this session relies on its segment.
+    relied_on: bool,
     /// If its segment is as deep as one may be: what that was compressed against.
     behind: Option<Behind>,
 }
@@ -90,7 +90,6 @@ struct Behind {
 /// A pack whose chunks are at hand.
 struct KnownPack {
     id: PackId,
-    relied_on: bool,
     chunks: HashMap<ChunkId, Facts>,
 }
 
@@ -144,7 +143,7 @@ impl Parent {
                 Ok(None) | Err(_) => Ok(None),
             };
             match chunk {
-                Ok(Some((facts, relied_on))) => self.push(facts, relied_on),
+                Ok(Some(facts)) => self.push(facts),
                 // It ends here, or cannot be read, or what is behind lies at a place that nobody knows.
                 Ok(None) | Err(_) => self.ids = None,
             }
@@ -156,7 +155,7 @@ impl Parent {
         let Some(number) = self.numbers.get(id) else { return false };
         let Some(number) = number else { return false };
         let Some(chunk) = self.chunk(*number) else { return false };
-        if !chunk.relied_on || u64::from(chunk.facts.chunk.length) != length {
+        if !chunk.facts.relied_on || u64::from(chunk.facts.chunk.length) != length {
             return false;
         }
         let parent_offset = chunk.offset;
@@ -175,7 +174,7 @@ impl Parent {
         let to = self.expected(offset + length).saturating_add(MARGIN);
         let first = self.window.partition_point(|chunk| chunk.end() <= from);
         let chunks = self.window.range(first..).take_while(|chunk| chunk.offset < to);
-        let chunks: Vec<ParentChunk> = chunks.filter(|chunk| chunk.relied_on).cloned().collect();
+        let chunks: Vec<ParentChunk> = chunks.filter(|chunk| chunk.facts.relied_on).cloned().collect();
         let mut near = Vec::new();
         for ParentChunk { facts, .. } in chunks {
             match &facts.behind {
@@ -191,7 +190,7 @@ impl Parent {
         let mut described = Vec::with_capacity(behind.base.len());
         for id in behind.base.iter() {
             match self.describe(id) {
-                Ok(Some((facts, true))) => described.push(facts.chunk),
+                Ok(Some(facts)) if facts.relied_on => described.push(facts.chunk),
                 Ok(_) | Err(_) => return vec![],
             }
         }
@@ -219,9 +218,9 @@ impl Parent {
         self.window.get(usize::try_from(number.checked_sub(self.passed)?).ok()?)
     }
 
-    fn push(&mut self, facts: Facts, relied_on: bool) {
+    fn push(&mut self, facts: Facts) {
         let number = self.passed + self.window.len() as u64;
-        let chunk = ParentChunk { facts, offset: self.end, relied_on };
+        let chunk = ParentChunk { facts, offset: self.end };
         self.numbers.entry(chunk.facts.chunk.id).and_modify(|known| *known = None).or_insert(Some(number));
         self.end = chunk.end();
         self.window.push_back(chunk);
@@ -243,19 +242,25 @@ impl Parent {
         }
     }
 
-    /// What the index says of a chunk, and whether a pack holds it that this session relies on; `None` if no index names it.
-    fn describe(&mut self, id: &ChunkId) -> Result<Option<(Facts, bool)>, RepositoryError> {
+    /// What the index says of a chunk; `None` if no index names it.
+    fn describe(&mut self, id: &ChunkId) -> Result<Option<Facts>, RepositoryError> {
         for pack in &self.packs {
             if let Some(facts) = pack.chunks.get(id) {
-                return Ok(Some((facts.clone(), pack.relied_on)));
+                return Ok(Some(facts.clone()));
             }
         }
         let found = self.cache.find_all(id)?;
-        let relied_on = found.iter().find(|location| self.claims.is_present(&location.pack));
+        let mut relied_on: Option<&Location> = None;
+        for location in &found {
+            let better = relied_on.is_none_or(|known| location.depth < known.depth);
+            if better && self.claims.is_readable(location)? {
+                relied_on = Some(location);
+            }
+        }
         let Some(location) = relied_on.or(found.first()) else { return Ok(None) };
         let Some(entry) = self.cache.pack(&location.pack)? else { return Ok(None) };
-        let pack = KnownPack { id: entry.id, relied_on: relied_on.is_some(), chunks: facts_of(&entry) };
-        let facts = pack.chunks.get(id).map(|facts| (facts.clone(), pack.relied_on));
+        let pack = KnownPack { id: entry.id, chunks: facts_of(&entry, &self.claims)? };
+        let facts = pack.chunks.get(id).cloned();
         self.packs.retain(|known| known.id != pack.id);
         self.packs.truncate(PACKS_KEPT - 1);
         self.packs.push_front(pack);
@@ -263,9 +268,12 @@ impl Parent {
     }
 }
 
-fn facts_of(entry: &PackEntry) -> HashMap<ChunkId, Facts> {
+fn facts_of(entry: &PackEntry, claims: &Claims) -> Result<HashMap<ChunkId, Facts>, RepositoryError> {
     let mut facts = HashMap::with_capacity(entry.chunk_count());
-    for segment in &entry.segments {
+    for (ordinal, segment) in (0u32..).zip(&entry.segments) {
+        let (pack, kind, depth) = (entry.id, entry.kind, segment.depth);
+        let relied_on =
+            claims.is_readable(&Location { pack, kind, segment: ordinal, position: 0, length: 0, depth })?;
         let plain = segment.plain_length();
         let base: Option<Arc<[ChunkId]>> =
             (u32::from(segment.depth) >= CHAIN_MAX).then(|| segment.base.as_slice().into());
@@ -274,8 +282,8 @@ fn facts_of(entry: &PackEntry) -> HashMap<ChunkId, Facts> {
             let behind = base.clone().map(|base| Behind { base, at, plain });
             at += u64::from(chunk.length);
             let chunk = BaseChunk { id: chunk.id, length: chunk.length, depth: segment.depth };
-            facts.insert(chunk.id, Facts { chunk, behind });
+            facts.insert(chunk.id, Facts { chunk, relied_on, behind });
         }
     }
-    facts
+    Ok(facts)
 }

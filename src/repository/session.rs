@@ -112,9 +112,13 @@ pub struct WriteSession {
 
 impl WriteSession {
     /// Begins; `present` are the packs that are in the store.
-    pub(super) fn new(repository: Arc<Repository>, present: HashSet<PackId>, options: SessionOptions) -> Self {
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        present: HashSet<PackId>,
+        options: SessionOptions,
+    ) -> Result<Self, RepositoryError> {
         let keys = Arc::clone(repository.keys());
-        let claims = Claims::new(Arc::clone(repository.cache()), present);
+        let claims = Claims::new(Arc::clone(repository.cache()), present)?;
         let context = PackContext {
             keys: Arc::clone(&keys),
             entropy: Arc::clone(repository.entropy()),
@@ -126,7 +130,7 @@ impl WriteSession {
         let (jobs, indexes, components) = (Mutex::default(), Mutex::default(), AtomicU32::new(0));
         let bases = Arc::new(ChunkReader::cached(Arc::clone(&repository), Arc::clone(&options.executor)));
         let shared = Arc::new(Shared { cut, options, bases, packs, jobs, indexes, components });
-        Self { repository, shared }
+        Ok(Self { repository, shared })
     }
 
     /// The budget of plaintext in memory.
@@ -369,9 +373,10 @@ impl ComponentWriter {
         }
     }
 
-    /// Stores one chunk for packs of `kind` as it is, if it is not in a pack that is there. It belongs to no stream.
+    /// Stores one chunk for packs of `kind` without a base, if it does not stand so in a pack that is there. It belongs to no
+    /// stream.
     pub async fn store_chunk(&mut self, kind: ObjectType, id: ChunkId, bytes: Bytes) -> Result<(), RepositoryError> {
-        let claim = self.shared.cut.claims.claim(self.owner, &id, bytes.len() as u64)?;
+        let claim = self.shared.cut.claims.claim_plain(self.owner, &id, bytes.len() as u64)?;
         if claim == Claim::Yours {
             self.segments.push(kind, id, &bytes);
         }

@@ -20,9 +20,10 @@ use super::reach::Reach;
 use super::snapshots::Snapshot;
 use super::{Damage, Repository, RepositoryError};
 use crate::format::envelope::ObjectType;
-use crate::format::index::PackEntry;
+use crate::format::index::{PackEntry, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ChunkId, PackId, RunId, SnapshotId};
+use crate::limits::BASE_DEPTH_MAX;
 
 /// A pack that the store lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,12 @@ impl Bits {
         let new = self.0[word] & bit == 0;
         self.0[word] |= bit;
         new
+    }
+
+    fn clear(&mut self, position: u32) {
+        if let Some(word) = self.0.get_mut((position / 64) as usize) {
+            *word &= !(1 << (position % 64));
+        }
     }
 
     /// Whether the chunk at `position` is live.
@@ -116,7 +123,8 @@ impl Survey {
             packs.get(&pack.id).is_some_and(|listed| listed.kind == pack.kind && listed.size == pack.stored_size)
                 && !record.doomed.contains(&pack.id)
         };
-        let sound = known.iter().filter(is_sound).map(|pack| pack.id).collect();
+        let mut sound = known.iter().filter(is_sound).map(|pack| pack.id).collect();
+        repository.drop_baseless_condemned(&record, &mut sound)?;
         let (live, shared) = (HashMap::new(), HashMap::new());
         let damaged = repository.cache().damaged_packs()?;
         let mut survey = Self { record, listed, snapshots, packs, sound, damaged, live, shared, missing: 0 };
@@ -137,8 +145,10 @@ impl Survey {
             cache: &cache,
             sound: &self.sound,
             doomed: &self.record.doomed,
+            holdings: Holdings::of(Arc::clone(&cache), self.sound.clone())?,
             live: HashMap::new(),
             shared: HashMap::new(),
+            depths: HashMap::new(),
             missing: 0,
             passed: None,
         };
@@ -147,7 +157,8 @@ impl Survey {
             if late && !counts(&snapshot.manifest.run) {
                 continue;
             }
-            let walked = reach.snapshot(&snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await;
+            let walked =
+                reach.snapshot(&snapshot.manifest, &mut |id| marking.chunk(id, BASE_DEPTH_MAX).map(drop)).await;
             match walked {
                 // One that is late may well lack something: it counts only once it is confirmed.
                 Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) if late => {}
@@ -155,6 +166,7 @@ impl Survey {
             }
         }
         marking.bases()?;
+        marking.pardonable(&self.record)?;
         self.missing = marking.missing;
         // Writers rely on every chunk of a pack that is not condemned, needed or not: its bases must be there.
         marking.all_bases(&self.record)?;
@@ -168,7 +180,9 @@ impl Survey {
         }
         let mut walker = Walker::new(vec![reader], Holdings::take(repository, &self.record).await?);
         for snapshot in quarantined() {
-            walker.snapshot(snapshot.id, &snapshot.manifest, &mut |id| marking.chunk(id).map(drop)).await?;
+            walker
+                .snapshot(snapshot.id, &snapshot.manifest, &mut |id, depth| marking.chunk(id, depth).map(drop))
+                .await?;
         }
         marking.bases()?;
         let Marking { live, shared, .. } = marking;
@@ -184,13 +198,15 @@ impl Survey {
     ) -> Result<(), RepositoryError> {
         let (live, shared) = (std::mem::take(&mut self.live), std::mem::take(&mut self.shared));
         let (cache, doomed) = (repository.cache(), &self.record.doomed);
-        let mut marking = Marking { cache, sound: &self.sound, doomed, live, shared, missing: 0, passed: None };
+        let (sound, depths) = (&self.sound, HashMap::new());
+        let holdings = Holdings::of(Arc::clone(cache), sound.clone())?;
+        let mut marking = Marking { cache, sound, doomed, holdings, live, shared, depths, missing: 0, passed: None };
         let mut bytes = Vec::new();
         for pack in packs {
             if let Some(entry) = repository.cache().pack(pack)? {
                 bytes.clear();
                 entry.encode(&mut bytes);
-                marking.chunk(&repository.keys().chunk_id(&bytes))?;
+                marking.chunk(&repository.keys().chunk_id(&bytes), BASE_DEPTH_MAX)?;
             }
         }
         let Marking { live, shared, .. } = marking;
@@ -253,22 +269,29 @@ struct Marking<'a> {
     sound: &'a HashSet<PackId>,
     /// Packs that count as absent.
     doomed: &'a BTreeSet<PackId>,
+    /// Tells from which segments something can be read.
+    holdings: Holdings,
     live: HashMap<PackId, Bits>,
     shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
+    /// How deep a chunk may be, of those that are deeper somewhere.
+    depths: HashMap<ChunkId, u32>,
     missing: u64,
     /// Packs in which nothing becomes live.
     passed: Option<&'a BTreeMap<PackId, u32>>,
 }
 
 impl Marking<'_> {
-    /// Makes a chunk live; `false` if it was already.
-    fn chunk(&mut self, id: &ChunkId) -> Result<bool, RepositoryError> {
+    /// Makes a chunk live that is needed from a segment no deeper than `depth`; `false` if it was already.
+    fn chunk(&mut self, id: &ChunkId, depth: u32) -> Result<bool, RepositoryError> {
         let mut found: Vec<Location> = self.cache.find_all(id)?;
+        found.retain(|location| !self.doomed.contains(&location.pack));
+        found.retain(|location| self.passed.is_none_or(|passed| !passed.contains_key(&location.pack)));
+        let depth = self.depths.get(id).map_or(depth, |known| depth.min(*known));
+        self.leave_deeper(id, depth, &mut found);
+        self.leave_unreadable(&mut found)?;
         // Two index objects may describe one pack.
         found.sort_unstable_by_key(|location| (location.pack, location.position));
         found.dedup_by_key(|location| location.pack);
-        found.retain(|location| !self.doomed.contains(&location.pack));
-        found.retain(|location| self.passed.is_none_or(|passed| !passed.contains_key(&location.pack)));
         let mut new = false;
         for location in &found {
             new |= self.live.entry(location.pack).or_default().set(location.position);
@@ -282,6 +305,38 @@ impl Marking<'_> {
         Ok(new)
     }
 
+    /// Where a chunk can be read somewhere, the segments whose bases are lost are not needed for it.
+    fn leave_unreadable(&mut self, found: &mut Vec<Location>) -> Result<(), RepositoryError> {
+        let mut readable = Vec::with_capacity(found.len());
+        for location in found.iter() {
+            if self.holdings.opens_at(location)? {
+                readable.push(*location);
+            }
+        }
+        if !readable.is_empty() {
+            *found = readable;
+        }
+        Ok(())
+    }
+
+    /// What is deeper than `depth` does not do for who needs it as a base, and what does, does for everybody.
+    fn leave_deeper(&mut self, id: &ChunkId, depth: u32, found: &mut Vec<Location>) {
+        let deeper: Vec<Location> = found.extract_if(.., |location| !location.is_within(depth)).collect();
+        if deeper.is_empty() {
+            return;
+        }
+        self.depths.insert(*id, depth);
+        self.shared.remove(id);
+        for location in deeper {
+            if let Some(bits) = self.live.get_mut(&location.pack) {
+                bits.clear(location.position);
+            }
+        }
+        if found.len() > 1 {
+            self.shared.insert(*id, found.iter().map(|location| (location.pack, location.position)).collect());
+        }
+    }
+
     /// Makes the bases of all segments live, in packs that writers rely on.
     fn all_bases(&mut self, record: &Record) -> Result<(), RepositoryError> {
         for pack in self.cache.based_packs()? {
@@ -289,11 +344,32 @@ impl Marking<'_> {
                 continue;
             }
             let Some(entry) = self.cache.pack(&pack)? else { continue };
-            for id in entry.segments.iter().flat_map(|segment| &segment.base) {
-                self.chunk(id)?;
+            for (id, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
+                self.chunk(&id, depth)?;
             }
         }
         Ok(())
+    }
+
+    /// Makes the bases of all segments live of condemned packs that hold something live: if they are pardoned, writers rely on all
+    /// that they hold.
+    fn pardonable(&mut self, record: &Record) -> Result<(), RepositoryError> {
+        let mut based = self.cache.based_packs()?;
+        based.retain(|pack| record.condemned.contains_key(pack) && self.sound.contains(pack));
+        loop {
+            let live: Vec<PackId> =
+                based.extract_if(.., |pack| self.live.get(pack).is_some_and(|bits| bits.count() > 0)).collect();
+            if live.is_empty() {
+                return Ok(());
+            }
+            for pack in live {
+                let Some(entry) = self.cache.pack(&pack)? else { continue };
+                for (id, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
+                    self.chunk(&id, depth)?;
+                }
+            }
+            self.bases()?;
+        }
     }
 
     /// Makes the bases of live segments live, and theirs.
@@ -304,8 +380,8 @@ impl Marking<'_> {
             for pack in &based {
                 let Some(bits) = self.live.get(pack).cloned() else { continue };
                 let Some(entry) = self.cache.pack(pack)? else { continue };
-                for id in bases_of_live(&entry, &bits) {
-                    changed |= self.chunk(&id)?;
+                for (id, depth) in bases_of_live(&entry, &bits) {
+                    changed |= self.chunk(&id, depth)?;
                 }
             }
             if !changed {
@@ -315,13 +391,13 @@ impl Marking<'_> {
     }
 }
 
-/// The bases of those segments of a pack that hold a live chunk.
-fn bases_of_live(entry: &PackEntry, bits: &Bits) -> Vec<ChunkId> {
+/// The bases of those segments of a pack that hold a live chunk, each with how deep it may be.
+fn bases_of_live(entry: &PackEntry, bits: &Bits) -> Vec<(ChunkId, u32)> {
     let (mut position, mut bases) = (0, Vec::new());
     for segment in &entry.segments {
         let count = u32::try_from(segment.chunks.len()).expect("packs hold fewer than 2^32 chunks");
         if (position..position + count).any(|at| bits.contains(at)) {
-            bases.extend_from_slice(&segment.base);
+            bases.extend(segment.bases());
         }
         position += count;
     }

@@ -49,6 +49,8 @@ canary sweep-waits-for-nobody src/repository/sweep.rs \
     'run.relies() && run.first <= relied_before' 'run.relies() && run.first > relied_before'
 canary sweep-deletes-what-is-pardoned src/repository/sweep.rs \
     'plan.pardon.contains(pack) || !survey.packs.contains_key(pack)' '!survey.packs.contains_key(pack)'
+canary sweep-dooms-nothing src/repository/sweep/act.rs \
+    'plan.delete.difference(&survey.record.doomed).copied().collect()' 'BTreeSet::new()'
 canary commit-is-never-late src/repository/confirm.rs \
     'lease.end().await.is_some_and(|at| at <= manifest.lease_deadline)' 'lease.end().await.is_some_and(|at| at >= manifest.created_at)'
 canary commit-confirms-blindly src/repository/confirm.rs \

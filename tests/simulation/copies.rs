@@ -9,6 +9,7 @@ use infrahub_backup::format::layout;
 use infrahub_backup::id::{ObjectName, PackId, SnapshotId};
 use infrahub_backup::ops::repair::{RepairOptions, Repaired, repair};
 use infrahub_backup::ops::replicate::{ReplicateOptions, Replicated, Selection, replicate};
+use infrahub_backup::repository::RepositoryError;
 use infrahub_backup::repository::confirm::missing_chunks;
 use infrahub_backup::repository::snapshots::Snapshot;
 use jiff::{SignedDuration, Timestamp};
@@ -114,7 +115,9 @@ impl Stage {
         }
         // One that another repair put back while this one was at work it need not have seen.
         let alone = !self.world.others_stored(place, machine.number, began);
-        for pack in decided.condemned.iter().filter(|_| alone) {
+        let based = self.based_packs(place).await.unwrap_or_default();
+        // Of one that has bases these may be lost.
+        for pack in decided.condemned.iter().filter(|pack| alone && !based.contains(*pack)) {
             let kinds = [ObjectType::ContentPack, ObjectType::TreePack];
             if kinds.iter().any(|kind| self.world.is_whole(place, &layout::object(*kind, pack), pack)) {
                 self.violation(format!("{place:?}: repair condemned pack {}, which is whole", pack.short()));
@@ -130,6 +133,14 @@ impl Stage {
             *self.model().counts.entry(what).or_default() += many as u64;
         }
         self.judge_what_counts("repair", place, machine.number, began, &decided.quarantined).await;
+    }
+
+    async fn based_packs(&self, place: Place) -> Result<BTreeSet<PackId>, Error> {
+        let judge = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
+        let context = self.context(&judge);
+        let repository = self.open_at(&context, &judge, place).await?;
+        repository.sync_index().await?;
+        Ok(repository.cache().based_packs().map_err(RepositoryError::from)?)
     }
 
     /// Judges what the run of machine `number` left, unless others stored or decided something since `began`: that it need not have seen.

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::{LeftOut, Reason};
 use crate::format::envelope::ObjectType;
+use crate::format::index::SegmentEntry;
 use crate::format::layout;
 use crate::format::report::Finding;
 use crate::id::{ChunkId, ObjectId, PackId, SnapshotId};
+use crate::limits::BASE_DEPTH_MAX;
 use crate::ops::Context;
 use crate::repository::cache::{Cache, Location};
 use crate::repository::chunks::ChunkReader;
@@ -93,9 +95,11 @@ impl View {
         &self.there
     }
 
-    fn holds(&self, cache: Option<&Cache>, id: &ChunkId) -> Result<bool, RepositoryError> {
+    /// Whether the target holds a chunk in a segment that is no deeper than `depth`.
+    fn holds(&self, cache: Option<&Cache>, id: &ChunkId, depth: u32) -> Result<bool, RepositoryError> {
         let Some(cache) = cache else { return Ok(false) };
-        Ok(cache.find_all(id)?.iter().any(|location| self.there.contains(&location.pack)))
+        let found = cache.find_all(id)?;
+        Ok(found.iter().any(|location| location.is_within(depth) && self.there.contains(&location.pack)))
     }
 }
 
@@ -168,7 +172,7 @@ pub(super) async fn gather(
         let mut gatherer = Gatherer::new(source, target, view)?;
         let mut reach = Reach::new(reader());
         for snapshot in snapshots {
-            match reach.snapshot(&snapshot.manifest, &mut |id| gatherer.chunk(id)).await {
+            match reach.snapshot(&snapshot.manifest, &mut |id| gatherer.chunk(id, BASE_DEPTH_MAX)).await {
                 Ok(()) => {}
                 Err(RepositoryError::Damaged(damage)) => return Ok((gatherer, Some(damage))),
                 Err(RepositoryError::MissingChunk { id }) => return Ok((gatherer, Some(nowhere(&id)))),
@@ -220,7 +224,7 @@ struct Gatherer<'a> {
     needs: Needs,
     /// Packs with bases that were met, and chunks that these need.
     based_packs: HashSet<PackId>,
-    queue: Vec<ChunkId>,
+    queue: Vec<(ChunkId, u32)>,
     /// Chunks that the source cannot give, with the packs that should.
     missing: HashMap<ChunkId, Vec<Location>>,
     /// Chunks that would have to be read to be stored anew, and cannot.
@@ -250,12 +254,13 @@ impl<'a> Gatherer<'a> {
         self.missing.is_empty() && self.locked.is_empty()
     }
 
-    /// A chunk that a snapshot, or a segment that is brought, refers to.
-    fn chunk(&mut self, id: &ChunkId) -> Result<(), RepositoryError> {
-        if self.view.holds(self.target, id)? {
+    /// A chunk that a snapshot refers to, or that a segment that is brought needs from one that is no deeper than `depth`.
+    fn chunk(&mut self, id: &ChunkId, depth: u32) -> Result<(), RepositoryError> {
+        if self.view.holds(self.target, id, depth)? {
             return Ok(());
         }
-        let found = self.source.cache().find_all(id)?;
+        let mut found = self.source.cache().find_all(id)?;
+        found.retain(|location| location.is_within(depth));
         let (view, packs) = (self.view, &self.needs.packs);
         let readable = found
             .iter()
@@ -291,15 +296,16 @@ impl<'a> Gatherer<'a> {
         // Whoever writes into the target relies on all that its packs hold: of no segment the base may be missing there.
         if self.based.contains(&pack) && self.based_packs.insert(pack) {
             let entry = self.source.cache().pack(&pack)?;
-            self.queue.extend(entry.into_iter().flat_map(|entry| entry.segments).flat_map(|segment| segment.base));
+            let segments = entry.iter().flat_map(|entry| &entry.segments);
+            self.queue.extend(segments.flat_map(SegmentEntry::bases));
         }
         Ok(())
     }
 
     /// The bases of what is brought, and theirs.
     fn bases(&mut self) -> Result<(), RepositoryError> {
-        while let Some(id) = self.queue.pop() {
-            self.chunk(&id)?;
+        while let Some((id, depth)) = self.queue.pop() {
+            self.chunk(&id, depth)?;
         }
         Ok(())
     }
@@ -314,7 +320,9 @@ impl<'a> Gatherer<'a> {
             entry.encode(&mut bytes);
             let id = self.source.keys().chunk_id(&bytes);
             let found = self.source.cache().find_all(&id)?;
-            if self.view.holds(self.target, &id)? || found.iter().any(|at| self.needs.packs.contains_key(&at.pack)) {
+            if self.view.holds(self.target, &id, BASE_DEPTH_MAX)?
+                || found.iter().any(|at| self.needs.packs.contains_key(&at.pack))
+            {
                 continue;
             }
             match self.small_pack(&found)? {

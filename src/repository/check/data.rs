@@ -133,7 +133,7 @@ impl Checker {
                 self.checked.hashed.push(id);
                 self.passed.entry(Reason::NoContentKey).or_default().add(candidate.size);
             }
-            Read::Damaged(damages) => damages.into_iter().for_each(|damage| self.pack_damage(id, damage)),
+            Read::Damaged(damages) => damages.into_iter().for_each(|damage| self.damage_met(id, damage)),
             Read::Gone => {
                 let facts = self.view.packs().get(&id).copied();
                 if let Some(facts) = facts {
@@ -142,6 +142,17 @@ impl Checker {
             }
         }
         Ok(())
+    }
+}
+
+impl Checker {
+    /// Damage that was met when `pack` was read: its own, or that of a pack that it is based on.
+    fn damage_met(&mut self, pack: PackId, damage: Damage) {
+        let named = damage.object.rsplit('/').next().and_then(|name| name.parse().ok());
+        let hurt: PackId = named.unwrap_or(pack);
+        if hurt == pack || !self.hurt_packs.contains(&hurt) {
+            self.pack_damage(hurt, damage);
+        }
     }
 }
 

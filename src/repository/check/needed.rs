@@ -11,7 +11,9 @@ use super::super::chunks::ChunkReader;
 use super::super::reach::Reach;
 use super::super::snapshots::Snapshot;
 use super::Checker;
+use crate::format::index::SegmentEntry;
 use crate::id::{ChunkId, PackId};
+use crate::limits::BASE_DEPTH_MAX;
 
 impl Checker {
     /// Packs that hold something of `snapshots`; `None` if that cannot be told.
@@ -20,7 +22,7 @@ impl Checker {
         let mut reach = Reach::new(Arc::new(ChunkReader::cached(repository, executor)));
         let mut holders = Holders::new(self.repository.cache())?;
         for snapshot in snapshots {
-            match reach.snapshot(&snapshot.manifest, &mut |id| holders.chunk(id)).await {
+            match reach.snapshot(&snapshot.manifest, &mut |id| holders.chunk(id, BASE_DEPTH_MAX)).await {
                 Ok(()) => {}
                 // Told when the streams are resolved. What cannot be read may have named any pack.
                 Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => return Ok(None),
@@ -38,7 +40,7 @@ struct Holders<'a> {
     based: BTreeSet<PackId>,
     /// Segments with bases that were met, and the chunks of these bases.
     based_segments: HashSet<(PackId, u32)>,
-    queue: Vec<ChunkId>,
+    queue: Vec<(ChunkId, u32)>,
 }
 
 impl<'a> Holders<'a> {
@@ -47,12 +49,12 @@ impl<'a> Holders<'a> {
         Ok(Self { cache, packs: HashSet::new(), based, based_segments: HashSet::new(), queue: Vec::new() })
     }
 
-    fn chunk(&mut self, id: &ChunkId) -> Result<(), RepositoryError> {
-        for location in self.cache.find_all(id)? {
+    fn chunk(&mut self, id: &ChunkId, depth: u32) -> Result<(), RepositoryError> {
+        for location in self.cache.find_all(id)?.into_iter().filter(|location| location.is_within(depth)) {
             self.packs.insert(location.pack);
             if self.based.contains(&location.pack) && self.based_segments.insert((location.pack, location.segment)) {
                 let segment = self.cache.segment(&location.pack, location.segment)?;
-                self.queue.extend(segment.into_iter().flat_map(|segment| segment.base));
+                self.queue.extend(segment.iter().flat_map(SegmentEntry::bases));
             }
         }
         Ok(())
@@ -60,8 +62,8 @@ impl<'a> Holders<'a> {
 
     /// The packs, those of bases and of theirs included.
     fn with_bases(mut self) -> Result<HashSet<PackId>, RepositoryError> {
-        while let Some(id) = self.queue.pop() {
-            self.chunk(&id)?;
+        while let Some((id, depth)) = self.queue.pop() {
+            self.chunk(&id, depth)?;
         }
         Ok(self.packs)
     }

@@ -7,6 +7,7 @@ use super::super::chunks::ChunkReader;
 use super::super::stream::ChunkIds;
 use super::super::{Damage, RepositoryError, with_causes};
 use super::view::View;
+use crate::format::index::SegmentEntry;
 use crate::format::tree::{ContentRoot, FileContent, TreeDecoder};
 use crate::id::{ChunkId, PackId};
 use crate::limits::BASE_DEPTH_MAX;
@@ -53,10 +54,10 @@ impl Walk<'_> {
         let first = found.first().ok_or(RepositoryError::MissingChunk { id: *id })?;
         let length = u64::from(first.length);
         let mut blamed = None;
-        for location in &found {
+        for location in found.iter().filter(|location| location.is_within(depth)) {
             let named = self.view.packs().contains_key(&location.pack);
             let missed = match named && !self.hurt_packs.contains(&location.pack) {
-                true => self.blame_bases(location.pack, location.segment, depth)?,
+                true => self.blame_bases(location.pack, location.segment)?,
                 false => Some(location.pack).filter(|_| named),
             };
             match missed {
@@ -67,8 +68,8 @@ impl Walk<'_> {
         Ok((length, blamed.or(Some(first.pack))))
     }
 
-    fn blame_bases(&mut self, pack: PackId, segment: u32, depth: u32) -> Result<Option<PackId>, RepositoryError> {
-        if depth == 0 || !self.based.contains(&pack) {
+    fn blame_bases(&mut self, pack: PackId, segment: u32) -> Result<Option<PackId>, RepositoryError> {
+        if !self.based.contains(&pack) {
             return Ok(None);
         }
         if let Some(known) = self.segments.get(&(pack, segment)) {
@@ -76,8 +77,8 @@ impl Walk<'_> {
         }
         let entry = self.reader.repository().cache().segment(&pack, segment)?;
         let mut missed = None;
-        for base in entry.into_iter().flat_map(|entry| entry.base) {
-            missed = match self.blame(&base, depth - 1) {
+        for (base, depth) in entry.iter().flat_map(SegmentEntry::bases) {
+            missed = match self.blame(&base, depth) {
                 Ok((_, missed)) => missed,
                 // In no index.
                 Err(RepositoryError::MissingChunk { .. }) => Some(pack),

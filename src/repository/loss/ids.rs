@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::Visit;
 use super::Walker;
 use crate::format::envelope::ObjectType;
 use crate::format::tree::ContentRoot;
 use crate::id::ChunkId;
 use crate::repository::RepositoryError;
-use crate::repository::reach::Visit;
 
 /// The chunk ids of a stream, in order; `None` for those that are not known any more.
 pub(super) struct Ids {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::format::index::SegmentEntry;
 use crate::format::manifest::Manifest;
 use crate::format::mark::Decisions;
 use crate::id::{ChunkId, PackId, SnapshotId};
@@ -117,10 +118,11 @@ async fn look(
     }
     let (cache, trusted) = (Arc::clone(repository.cache()), holdings.trusted().clone());
     let mut pardon = BTreeSet::new();
-    let mut visit = |id: &ChunkId| -> Result<(), RepositoryError> {
+    let mut visit = |id: &ChunkId, depth: u32| -> Result<(), RepositoryError> {
         let found = cache.find_all(id)?;
         let kept = |pack: &PackId| !record.condemned.contains_key(pack) || pardon.contains(pack);
-        let mut there = found.iter().map(|location| location.pack).filter(|pack| trusted.contains(pack));
+        let fitting = found.iter().filter(|location| location.is_within(depth));
+        let mut there = fitting.map(|location| location.pack).filter(|pack| trusted.contains(pack));
         if !there.clone().any(|pack| kept(&pack)) {
             pardon.extend(there.next());
         }
@@ -131,7 +133,35 @@ async fn look(
         walker.snapshot(snapshot.id, &snapshot.manifest, &mut visit).await?;
     }
     let (lacking, holdings) = walker.finish();
+    pardon_bases(repository, &record, &holdings, &mut pardon)?;
     Ok(Examined { record, snapshots, lacking, holdings, pardon })
+}
+
+/// Writers rely on all that a pardoned pack holds: what that is based on is pardoned as well.
+fn pardon_bases(
+    repository: &Repository,
+    record: &Record,
+    holdings: &Holdings,
+    pardon: &mut BTreeSet<PackId>,
+) -> Result<(), RepositoryError> {
+    let (cache, mut open) = (repository.cache(), pardon.clone());
+    while let Some(pack) = open.pop_first() {
+        let Some(entry) = cache.pack(&pack)? else { continue };
+        for (id, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
+            let found = cache.find_all(&id)?;
+            let fitting = found.iter().filter(|at| at.is_within(depth) && holdings.trusted().contains(&at.pack));
+            let mut there = fitting.map(|location| location.pack);
+            let kept = |pack: &PackId| !record.condemned.contains_key(pack) || pardon.contains(pack);
+            if there.clone().any(|pack| kept(&pack)) {
+                continue;
+            }
+            if let Some(base) = there.next() {
+                pardon.insert(base);
+                open.insert(base);
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Examined {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::envelope::ObjectType;
+use crate::format::index::SegmentEntry;
 use crate::format::layout;
 use crate::id::{ChunkId, PackId};
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
@@ -63,7 +64,6 @@ impl Healer<'_> {
     ) -> Result<BTreeMap<ChunkId, u64>, RepositoryError> {
         let there = self.put_back(record, holdings, open, healed).await?;
         let mut present: HashSet<PackId> = holdings.trusted().union(&there).copied().collect();
-        self.repository.drop_baseless(record, &mut present)?;
         present.retain(|pack| !record.condemned.contains_key(pack));
         let (mut left, mut came) = (open.clone(), BTreeMap::new());
         for id in open.keys() {
@@ -118,8 +118,11 @@ impl Healer<'_> {
     /// Whether all that a pack is based on is in packs that can be trusted.
     fn has_bases(&self, holdings: &Holdings, pack: &PackId) -> Result<bool, RepositoryError> {
         let cache = self.repository.cache();
-        for base in cache.pack(pack)?.into_iter().flat_map(|entry| entry.segments).flat_map(|segment| segment.base) {
-            if !cache.find_all(&base)?.iter().any(|location| holdings.trusted().contains(&location.pack)) {
+        let Some(entry) = cache.pack(pack)? else { return Ok(true) };
+        for (base, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
+            let found = cache.find_all(&base)?;
+            let mut fitting = found.iter().filter(|location| location.is_within(depth));
+            if !fitting.any(|location| holdings.trusted().contains(&location.pack)) {
                 return Ok(false);
             }
         }
