@@ -4,7 +4,7 @@
 # Eight writers back up eight deployments again and again, while prune runs in a loop with a short grace period, verify reads
 # everything, and replicate copies to a folder. At the end nothing may be damaged, and every snapshot that was acknowledged
 # and not forgotten must come back as it went in, from the bucket and from the replica. Prints counts; exit status 0 only if all
-# of it held. Does not run in CI: its short form does, `tests/soak.sh 1`.
+# of it held. Does not run in CI.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 minutes=${1:-10}
@@ -23,8 +23,8 @@ trap finish EXIT
 "$parts/s3.sh" install
 server=$("$parts/s3.sh" up versitygw "$work/s3")
 value() { sed -n "s/^$1=//p" <<<"$server"; }
-export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_REGION
-AWS_ACCESS_KEY_ID=$(value AWS_ACCESS_KEY_ID) AWS_SECRET_ACCESS_KEY=$(value AWS_SECRET_ACCESS_KEY) AWS_REGION=$(value S3_REGION)
+export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+AWS_ACCESS_KEY_ID=$(value S3_ACCESS_KEY) AWS_SECRET_ACCESS_KEY=$(value S3_SECRET_KEY)
 endpoint=$(value S3_ENDPOINT)
 
 # run NAME ARGUMENTS...: the binary with state and cache of NAME, as if on a machine of its own
@@ -32,7 +32,7 @@ run() {
     local name=$1
     shift
     env HOME="$work/home-$name" XDG_STATE_HOME="$work/home-$name/state" XDG_CACHE_HOME="$work/home-$name/cache" \
-        "$binary" -q --repo "${repo:-s3://backup/soak}" --s3-endpoint "$endpoint" --key-file "$work/key" "$@"
+        AWS_ENDPOINT_URL="$endpoint" "$binary" -q --repo "${repo:-s3://backup/soak}" --key-file "$work/key" "$@"
 }
 
 # make SEED FILE: a file of which most is the same from seed to seed
@@ -99,7 +99,8 @@ while at < len(text):
     while at < len(text) and text[at].isspace(): at += 1
     for name in ("deleted_packs", "condemned_packs", "pardoned_packs", "repacked_packs"):
         total[name] = total.get(name, 0) + value[name]
-print("prune:", ", ".join(f"{name} {number}" for name, number in total.items()))
+    waiting = value["waiting_for"]
+print("prune:", ", ".join(f"{name} {number}" for name, number in total.items()), "; waiting at last:", waiting)
 PYTHON
 status=0
 if [ -e "$work/failed" ]; then
@@ -113,7 +114,9 @@ run end replicate --to "$work/replica" >/dev/null || status=1
 checked=0
 for place in bucket replica; do
     [ "$place" = bucket ] && repo= || repo=$work/replica
-    for id in $(run end snapshots list --json | python3 -c 'import json, sys; print(*(s["id"] for s in json.load(sys.stdin) if s["status"] == "complete"))'); do
+    ids=$(run end snapshots list --json | python3 -c 'import json, sys; print(*(s["id"] for s in json.load(sys.stdin) if s["status"] == "complete"))')
+    [ -n "$ids" ] || { echo "there are no snapshots in the $place"; status=1; }
+    for id in $ids; do
         expected=$(cat "$work"/made-* | sed -n "s/^$id //p")
         found=$(run end dump "$id" artifacts file | sha256sum | cut -d' ' -f1)
         checked=$((checked + 1))
