@@ -398,8 +398,13 @@ impl<'a> Mender<'a> {
         let mut lost = BTreeSet::new();
         for round in 0..ROUNDS_MAX {
             let examined = self.examine().await?;
-            let mut open = examined.lacking.chunks;
+            // With their bases most chunks are there again.
+            let mut open = examined.lacking.bases;
             open.retain(|id, _| !lost.contains(id));
+            if open.is_empty() {
+                open = examined.lacking.chunks;
+                open.retain(|id, _| !lost.contains(id));
+            }
             // The first round also stores descriptions anew that only damaged packs hold.
             if open.is_empty() && (round > 0 || self.done.found.is_empty()) {
                 break;

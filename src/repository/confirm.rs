@@ -127,11 +127,17 @@ pub async fn confirm_all(
         missing.extend(forgotten.map(|(id, _)| (*id, 1)));
         missing.retain(|_, chunks| *chunks > 0);
         let open = |id: &SnapshotId| !missing.contains_key(id) && !record.confirmed.contains(id);
-        let confirmed: BTreeSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).filter(open).collect();
-        if confirmed.is_empty() {
+        let ids = || snapshots.iter().map(|(id, _)| *id);
+        let whole = |id: &SnapshotId| !missing.contains_key(id) && record.quarantined.contains(id);
+        let decisions = Decisions {
+            confirmed: ids().filter(open).collect(),
+            // A repair that put its manifest back may have left it to others to see that it is whole.
+            reinstated: ids().filter(whole).collect(),
+            ..Decisions::default()
+        };
+        if decisions.is_empty() {
             return Ok(missing);
         }
-        let decisions = Decisions { confirmed, ..Decisions::default() };
         if repository.put_mark_after(claimant, &record, false, decisions).await?.is_some() {
             return Ok(missing);
         }

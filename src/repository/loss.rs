@@ -66,6 +66,8 @@ pub struct SnapshotLoss {
 pub struct Lacking {
     /// Chunks that are not held, with the kind of pack that they belong in. Some may still be read from a damaged pack.
     pub chunks: BTreeMap<ChunkId, ObjectType>,
+    /// Chunks that such are compressed against, and that are not held either.
+    pub bases: BTreeMap<ChunkId, ObjectType>,
     /// Snapshots that refer to them.
     pub snapshots: Vec<SnapshotLoss>,
 }
@@ -192,8 +194,20 @@ impl Walker {
         let (held, length) = self.holdings.look(id, BASE_DEPTH_MAX)?;
         if !held {
             self.lacking.chunks.insert(*id, kind);
+            self.lacks_bases(id, kind)?;
         }
         Ok((held, length))
+    }
+
+    /// Notes what keeps a chunk from being read, of what it is compressed against.
+    fn lacks_bases(&mut self, id: &ChunkId, kind: ObjectType) -> Result<(), RepositoryError> {
+        let mut queue = self.holdings.bases(id)?;
+        while let Some((base, depth)) = queue.pop() {
+            if !self.holdings.look(&base, depth)?.0 && self.lacking.bases.insert(base, kind).is_none() {
+                queue.extend(self.holdings.bases(&base)?);
+            }
+        }
+        Ok(())
     }
 
     async fn tree(
