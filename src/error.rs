@@ -138,7 +138,7 @@ impl From<RepositoryError> for Error {
             R::Damaged(_) | R::MissingChunk { .. } | R::NeededChunksMissing { .. } => ErrorKind::Damaged,
             R::SnapshotName { .. } => ErrorKind::NotFound,
             R::Stage { .. } | R::Cache(_) | R::Late { .. } => ErrorKind::Unavailable,
-            R::Contended { .. } => ErrorKind::Busy,
+            R::Contended { .. } | R::KeysChanged { .. } => ErrorKind::Busy,
             R::Store(error) => kind_of_store(error),
         };
         told(kind, error)

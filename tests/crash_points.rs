@@ -14,9 +14,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use infrahub_backup::error::Error;
+use infrahub_backup::format::key_slot::Role;
 use infrahub_backup::id::SnapshotId;
 use infrahub_backup::ops::create::{self, CreateOptions, FilesSource, Source};
 use infrahub_backup::ops::forget::{Choice, forget};
+use infrahub_backup::ops::keys;
 use infrahub_backup::ops::prune::prune;
 use infrahub_backup::ops::repair::{RepairOptions, Repaired, repair};
 use infrahub_backup::ops::replicate::{
@@ -26,8 +28,10 @@ use infrahub_backup::ops::verify::{Verified, verify};
 use infrahub_backup::ops::{Context, dump, init};
 use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::executor::InlineExecutor;
+use infrahub_backup::repository::keys::Added;
 use infrahub_backup::repository::sweep::SweepOptions;
 use infrahub_backup::repository::{Outside, Repository, open};
+use infrahub_backup::seal::change::Renewal;
 use infrahub_backup::seal::slot::{Credential, NewCredential};
 use infrahub_backup::storage::{Capabilities, Deletion, ObjectInfo, ObjectName, Store, StoreError};
 use timed::{TestClock, TimedStore};
@@ -277,6 +281,30 @@ impl World {
         repair(&context, &repository, Some(&replica), options).await
     }
 
+    /// One more key that opens everything, and the calls that it took.
+    async fn add_reader(&self) -> (Arc<Credential>, Calls) {
+        let (added, calls) = self.try_add_reader(NEVER).await;
+        (added.expect("added"), calls)
+    }
+
+    async fn try_add_reader(&self, cut: Cut) -> (Result<Arc<Credential>, Error>, Calls) {
+        let (context, repository, fate) = match self.open(cut).await {
+            Ok(opened) => opened,
+            Err(error) => return (Err(error), vec![]),
+        };
+        let added = keys::add(&context, &repository, Role::Reader, "other".to_owned(), NewCredential::KeyFile).await;
+        let file = |(added, _): (Added, _)| Arc::new(Credential::KeyFile(added.key_file.expect("asked for")));
+        (added.map(file), fate.calls())
+    }
+
+    async fn renew_keys(&self, cut: Cut) -> (Result<(), Error>, Calls) {
+        let (context, repository, fate) = match self.open(cut).await {
+            Ok(opened) => opened,
+            Err(error) => return (Err(error), vec![]),
+        };
+        (keys::renew(&context, &repository, Renewal::All, None).await.map(drop), fate.calls())
+    }
+
     async fn flip(&self, name: &str) {
         let name = ObjectName::new(name.to_owned());
         let mut bytes = self.store.get(&name, u64::MAX).await.expect("it is there").to_vec();
@@ -460,6 +488,25 @@ async fn repair_cut_anywhere_gives_nothing_up_and_the_next_one_finishes() {
         let _ = world.repair(cut).await;
         let done = world.repair(NEVER).await.0.unwrap_or_else(|error| panic!("{told}: {error}"));
         assert!(done.is_whole(), "{told}: {done:?}");
+        assert_eq!(world.days(&made, &told).await, BTreeSet::from(BOTH), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_renewed_and_cut_anywhere_lock_nobody_out() {
+    let (world, made) = two_days().await;
+    let (other, calls) = world.add_reader().await;
+    let renewed = world.copy().renew_keys(NEVER).await;
+    renewed.0.expect("renewed");
+    for (adds, cut) in cuts(&calls).map(|cut| (true, cut)).chain(cuts(&renewed.1).map(|cut| (false, cut))) {
+        let (world, told) = (world.copy(), format!("{cut:?}"));
+        let _ = if adds { world.try_add_reader(cut).await.0.map(drop) } else { world.renew_keys(cut).await.0 };
+        for key in [&world.key, &other] {
+            let world = World { key: Arc::clone(key), ..world.copy() };
+            assert_eq!(world.days(&made, &told).await, BTreeSet::from(BOTH), "{told}");
+        }
+        world.renew_keys(NEVER).await.0.unwrap_or_else(|error| panic!("{told}: {error}"));
+        let world = World { key: Arc::clone(&other), ..world };
         assert_eq!(world.days(&made, &told).await, BTreeSet::from(BOTH), "{told}");
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "completion",
     "create",
     "demo",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 16] = [
     "environment",
     "forget",
     "init",
+    "key",
     "prune",
     "replicate",
     "repair",
@@ -28,9 +29,10 @@ const COMMANDS: [&str; 16] = [
 ];
 
 /// Subcommands of those that have some.
-const SUBCOMMANDS: [(&str, &[&str]); 4] = [
+const SUBCOMMANDS: [(&str, &[&str]); 5] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
+    ("key", &["add", "list", "remove", "rotate"]),
     ("report", &["list", "show"]),
     ("snapshots", &["hold", "list", "release", "show", "tag"]),
 ];

@@ -454,7 +454,8 @@ def read_slot(config, stored):
     need(slot["repository"] == config["repository"], "signature", "it belongs to another repository")
     check_fields(slot, "format repository slot version role label created_at public signer unlock grant".split())
     check_fields(slot["grant"], ("enc", "sealed"))
-    shapes = {"passphrase": ("kind", "argon2id", "wrapped"), "key-file": ("kind", "wrapped"), "recipient": ("kind",)}
+    shapes = {"passphrase": ("kind", "argon2id", "wrapped"), "key-file": ("kind", "wrapped"), "recipient": ("kind",),
+              "removed": ("kind",)}
     check_fields(slot["unlock"], shapes.get(slot["unlock"].get("kind"), ()))
     need(slot["role"] in ("reader", "writer", "auditor"), "decode", "its role is not known")
     cost = slot["unlock"].get("argon2id")

@@ -121,6 +121,8 @@ pub enum Command {
     Replicate(Box<Replicate>),
     /// Mend what is damaged or missing, and tell exactly what is lost
     Repair(Repair),
+    /// List, add, remove and renew what opens the repository
+    Key(Key),
     /// Tell which deployment would be backed up
     Environment(Environment),
     /// List and show the evidence of operations
@@ -238,6 +240,65 @@ pub struct Snapshots {
     /// What to tell of them; without it, the list.
     #[command(subcommand)]
     pub command: Option<SnapshotsCommand>,
+}
+
+/// `key …`
+#[derive(Debug, Args)]
+pub struct Key {
+    /// What to do with them; without it, the list.
+    #[command(subcommand)]
+    pub command: Option<KeyCommand>,
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// All key slots
+    List,
+    /// Let one more password or key file open the repository
+    Add(KeyAdd),
+    /// Let a key slot open nothing that is written from now on
+    Remove {
+        /// Its id, any unique beginning of it, or its label
+        slot: String,
+    },
+    /// Seal what is written from now on under new keys
+    Rotate {
+        /// The keys of content as well
+        #[arg(long)]
+        content: bool,
+    },
+}
+
+/// `key add`
+#[derive(Debug, Args)]
+pub struct KeyAdd {
+    /// What it allows
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: KeyRole,
+    /// What people call it [default: USER@HOST]
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Make a key file, here
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_key_file: Option<PathBuf>,
+    /// A file with the new password
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_password_file: Option<PathBuf>,
+    /// A command that prints the new password, run by `sh -c`
+    #[arg(long, value_name = "COMMAND", group = "new")]
+    pub new_password_command: Option<String>,
+}
+
+/// What a key slot allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyRole {
+    /// Everything
+    Reader,
+    /// Back up, but not read what was backed up
+    Writer,
+    /// List, and verify structure and evidence
+    Auditor,
 }
 
 /// `snapshots …`

@@ -46,6 +46,10 @@ pub fn of(error: &Error) -> Option<String> {
             "to seal everything anew under its keys: --to-key-file FILE or --to-password-file FILE",
         ),
         ("a replica needs a place of its own", "name another place: --to PLACE"),
+        ("were changed meanwhile", "see them, then start again: infrahub-backup key list"),
+        ("was removed at", "give the key of a slot that is there: --key-file, --password-file or --password-command"),
+        ("may not change keys", "open the repository with a key whose role is reader: infrahub-backup key list"),
+        ("may not read content", "open the repository with a key whose role is reader: infrahub-backup key list"),
         ("cannot be read whole", "to leave out what cannot be read: --allow-partial"),
     ];
     if let Some((_, hint)) = by_text.iter().find(|(text, _)| says(text)) {

@@ -150,6 +150,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Prune(_)
         | Command::Replicate(_)
         | Command::Repair(_)
+        | Command::Key(_)
         | Command::Environment(_)
         | Command::Report(_)
         | Command::Resume(_) => {}
@@ -174,6 +175,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Prune(args) => commands::prune::run(&session, &args).await,
         Command::Replicate(args) => commands::replicate::run(&session, &args).await,
         Command::Repair(args) => commands::repair::run(&session, &args).await,
+        Command::Key(args) => commands::key::run(&session, args.command).await,
         Command::Environment(args) => commands::environment::run(&session, args.command),
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,

@@ -66,6 +66,8 @@ pub enum Unlock {
     },
     /// The owner holds the secret key itself.
     Recipient {},
+    /// The slot was removed: it opens nothing, and its grant is empty.
+    Removed {},
 }
 
 /// What the slot opens, sealed to its public key by HPKE.
@@ -111,6 +113,11 @@ impl KeySlot {
     /// The line of JSON, which is what the root signs.
     pub fn body(&self) -> Vec<u8> {
         to_json(self)
+    }
+
+    /// Whether it was removed.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.unlock, Unlock::Removed {})
     }
 
     /// Reads the line back; refuses Argon2id parameters that are weak or an attack.

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod files;
 pub mod forget;
 pub mod init;
+pub mod keys;
 pub mod pause;
 pub mod prune;
 mod rehearse;

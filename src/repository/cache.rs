@@ -97,6 +97,9 @@ pub struct Location {
     pub depth: u8,
 }
 
+/// Pack; kind and depth; segment, position and length.
+type LocationRow = (PackId, [u8; 2], [u32; 3]);
+
 /// A pack that an index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownPack {
@@ -200,7 +203,7 @@ impl Cache {
     /// Everywhere a chunk is.
     pub fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>, CacheError> {
         let connection = self.lock();
-        let query = || -> rusqlite::Result<Vec<(ObjectId, [u8; 2], [u32; 3])>> {
+        let query = || -> rusqlite::Result<Vec<LocationRow>> {
             let mut statement = connection.prepare_cached(
                 "SELECT packs.id, packs.kind, chunks.segment, chunks.position, chunks.length, chunks.depth
                  FROM chunks
@@ -213,7 +216,7 @@ impl Cache {
             rows.collect()
         };
         let rows = query().map_err(self.error("look a chunk up"))?;
-        let location = |(pack, [kind, depth], [segment, position, length]): (PackId, [u8; 2], [u32; 3])| {
+        let location = |(pack, [kind, depth], [segment, position, length]): LocationRow| {
             let kind = ObjectType::from_code(kind).ok_or_else(|| self.damaged())?;
             Ok(Location { pack, kind, segment, position, length, depth })
         };

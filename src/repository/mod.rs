@@ -15,6 +15,7 @@ pub mod claim;
 pub mod confirm;
 pub mod cut;
 pub mod executor;
+pub mod keys;
 pub mod lease;
 pub mod loss;
 pub mod marks;
@@ -144,6 +145,12 @@ pub enum RepositoryError {
     Late {
         /// How many chunks.
         missing: u64,
+    },
+    /// Another change of keys was faster.
+    #[error("the keys of the repository in {location} were changed meanwhile; this change came to nothing")]
+    KeysChanged {
+        /// Where.
+        location: String,
     },
     /// Others decided again and again before this run could.
     #[error("{tries} times another run put a mark before this one could")]
@@ -420,7 +427,7 @@ impl Repository {
         options: SessionOptions,
     ) -> Result<WriteSession, RepositoryError> {
         self.keys.check_writes().map_err(|source| self.unsupported(source))?;
-        Ok(WriteSession::new(Arc::clone(self), present, options)?)
+        WriteSession::new(Arc::clone(self), present, options)
     }
 
     /// The error of a key slot or program that cannot do what was asked.

@@ -357,8 +357,9 @@ impl Marking<'_> {
         let mut based = self.cache.based_packs()?;
         based.retain(|pack| record.condemned.contains_key(pack) && self.sound.contains(pack));
         loop {
-            let live: Vec<PackId> =
-                based.extract_if(.., |pack| self.live.get(pack).is_some_and(|bits| bits.count() > 0)).collect();
+            let (live, rest): (BTreeSet<PackId>, BTreeSet<PackId>) =
+                based.into_iter().partition(|pack| self.live.get(pack).is_some_and(|bits| bits.count() > 0));
+            based = rest;
             if live.is_empty() {
                 return Ok(());
             }

@@ -4,6 +4,7 @@
 //! Secrets are types without Debug, Display or Serialize, wiped when dropped. Normative text: `format-spec/02-envelope.md`,
 //! `04-pack.md`, `07-keys.md`.
 
+pub mod change;
 pub mod compress;
 pub mod keys;
 pub mod object;
@@ -70,6 +71,14 @@ pub enum SealError {
     /// Nothing opens with what was given.
     #[error("the password or key does not open this repository")]
     WrongKey,
+    /// What was given opened a slot that was removed.
+    #[error("the key `{label}` was removed at {removed_at}")]
+    Removed {
+        /// What people called it.
+        label: String,
+        /// When.
+        removed_at: jiff::Timestamp,
+    },
     /// The key file belongs to something else.
     #[error("the key file belongs to repository {repository}")]
     ForeignKeyFile {

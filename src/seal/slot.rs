@@ -153,61 +153,98 @@ pub fn found_repository_in(
         root_public: root.verifying_key().to_bytes(),
         root: Some(root),
     };
-    let (slot, key_file) = make_slot(&keys, entropy, now, credential);
+    let holder = Holder {
+        slot: keys.slot,
+        version: 1,
+        role: Role::Reader,
+        label: match credential {
+            NewCredential::Passphrase(..) => "passphrase".to_owned(),
+            NewCredential::KeyFile => "key file".to_owned(),
+        },
+        signer: keys.signer.clone(),
+    };
+    let (slot, key_file) = make_slot(&keys, &holder, entropy, now, credential);
     NewRepository { config: sign_clear(&keys, ClearType::Config, config.body()), slot, keys, key_file }
 }
 
-/// A reader slot for `keys`, as stored, and its key file where it has one.
-fn make_slot(
+/// Whose slot is made.
+pub(super) struct Holder {
+    /// The slot.
+    pub slot: SlotId,
+    /// Its version.
+    pub version: u32,
+    /// What it allows.
+    pub role: Role,
+    /// What people call it.
+    pub label: String,
+    /// Signs what its owner writes.
+    pub signer: SigningKey,
+}
+
+/// A slot for `holder` that grants of `keys` what the role allows, as stored, and its key file where it has one.
+pub(super) fn make_slot(
     keys: &Keys,
+    holder: &Holder,
     entropy: &dyn Entropy,
     now: Timestamp,
     credential: NewCredential,
 ) -> (Vec<u8>, Option<KeyFile>) {
     let slot_secret: SecretBytes = Zeroizing::new(random_bytes(entropy));
     let public = x25519_public(&slot_secret);
-    let wrap = |key: &[u8; 32]| hex_of(&wrap_secret(keys, entropy, key, &slot_secret));
-    let (unlock, key_file, label) = match credential {
+    let wrap = |key: &[u8; 32]| hex_of(&wrap_secret(keys, holder.slot, entropy, key, &slot_secret));
+    let (unlock, key_file) = match credential {
         NewCredential::Passphrase(passphrase, cost) => {
             let salt = random_bytes::<ARGON2_SALT_SIZE>(entropy);
             let argon2id =
                 Argon2id { memory_kib: cost.memory_kib, passes: cost.passes, lanes: cost.lanes, salt: hex_of(&salt) };
             let key = stretch(&passphrase, &argon2id).expect("the cost of a new slot is within the limits");
-            (Unlock::Passphrase { argon2id, wrapped: wrap(&key) }, None, "passphrase")
+            (Unlock::Passphrase { argon2id, wrapped: wrap(&key) }, None)
         }
         NewCredential::KeyFile => {
             let key = Zeroizing::new(random_bytes(entropy));
             let wrapped = wrap(&key);
-            let file = KeyFile { repository: keys.repository, slot: keys.slot, key };
-            (Unlock::KeyFile { wrapped }, Some(file), "key file")
+            let file = KeyFile { repository: keys.repository, slot: holder.slot, key };
+            (Unlock::KeyFile { wrapped }, Some(file))
         }
     };
+    (granted(keys, holder, entropy, now, unlock, &public), key_file)
+}
+
+/// A slot that opens by `unlock` and grants of `keys` what the role of `holder` allows, as stored.
+pub(super) fn granted(
+    keys: &Keys,
+    holder: &Holder,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+    unlock: Unlock,
+    public: &[u8; 32],
+) -> Vec<u8> {
     let slot = KeySlot {
         format: FORMAT_VERSION,
         repository: keys.repository,
-        slot: keys.slot,
-        version: 1,
-        role: keys.role,
-        label: label.to_owned(),
+        slot: holder.slot,
+        version: holder.version,
+        role: holder.role,
+        label: holder.label.clone(),
         created_at: now,
-        public: hex_of(&public),
-        signer: hex_of(&keys.signer.verifying_key().to_bytes()),
+        public: hex_of(public),
+        signer: hex_of(&holder.signer.verifying_key().to_bytes()),
         unlock,
-        grant: seal_grant(keys, entropy, &public),
+        grant: seal_grant(keys, holder, entropy, public),
     };
-    (sign_clear(keys, ClearType::KeySlot, slot.body()), key_file)
+    sign_clear(keys, ClearType::KeySlot, slot.body())
 }
 
 /// Type bytes of clear objects, for signatures.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
-enum ClearType {
+pub(super) enum ClearType {
     Config = 0x80,
     KeySlot = 0x81,
 }
 
 /// A clear object with the root's signature, as stored.
-fn sign_clear(keys: &Keys, kind: ClearType, body: Vec<u8>) -> Vec<u8> {
+pub(super) fn sign_clear(keys: &Keys, kind: ClearType, body: Vec<u8>) -> Vec<u8> {
     let root = keys.root.as_ref().expect("only who holds the root writes clear objects");
     let signature = root.sign(&signed_message(&keys.repository, kind as u8, &body)).to_bytes();
     SignedText { body, signature }.encode()
@@ -264,11 +301,27 @@ pub fn unlock(config: &Config, slots: &[KeySlot], credential: &Credential) -> Re
         }
         return open_grant(config, slots, slot, &secret);
     }
-    Err(SealError::WrongKey)
+    Err(removed_slot(slots, credential).unwrap_or(SealError::WrongKey))
+}
+
+/// The error for a credential that opened a slot before it was removed.
+fn removed_slot(slots: &[KeySlot], credential: &Credential) -> Option<SealError> {
+    let newest: Vec<&KeySlot> = newest_versions(slots).collect();
+    let removed = newest.into_iter().filter(|slot| slot.is_removed());
+    for gone in removed {
+        let older =
+            slots.iter().filter(|slot| slot.slot == gone.slot && !slot.is_removed()).max_by_key(|slot| slot.version);
+        let Some(older) = older else { continue };
+        let Ok(Some(key)) = wrapping_key(older, credential) else { continue };
+        if unwrap_secret(older, &key).is_ok() {
+            return Some(SealError::Removed { label: gone.label.clone(), removed_at: gone.created_at });
+        }
+    }
+    None
 }
 
 /// Of each slot the highest version.
-fn newest_versions(slots: &[KeySlot]) -> impl Iterator<Item = &KeySlot> {
+pub(crate) fn newest_versions(slots: &[KeySlot]) -> impl Iterator<Item = &KeySlot> {
     let mut newest: BTreeMap<SlotId, &KeySlot> = BTreeMap::new();
     for slot in slots {
         let known = newest.entry(slot.slot).or_insert(slot);
@@ -286,7 +339,7 @@ fn wrapping_key(slot: &KeySlot, credential: &Credential) -> Result<Option<Secret
             Some(stretch(passphrase, argon2id)?)
         }
         (Unlock::KeyFile { .. }, Credential::KeyFile(file)) if file.slot == slot.slot => Some(file.key.clone()),
-        (Unlock::Passphrase { .. } | Unlock::KeyFile { .. } | Unlock::Recipient {}, _) => None,
+        (Unlock::Passphrase { .. } | Unlock::KeyFile { .. } | Unlock::Recipient {} | Unlock::Removed {}, _) => None,
     })
 }
 
@@ -311,12 +364,12 @@ fn wrap_associated(repository: RepositoryId, slot: SlotId) -> Vec<u8> {
 
 /// Seals the slot's secret together with the root's public half under the owner's own key: the grant is sealed to a
 /// public key, which anybody can do, so the owner must learn from elsewhere whose root to trust.
-fn wrap_secret(keys: &Keys, entropy: &dyn Entropy, key: &[u8; 32], secret: &SecretBytes) -> Vec<u8> {
+fn wrap_secret(keys: &Keys, slot: SlotId, entropy: &dyn Entropy, key: &[u8; 32], secret: &SecretBytes) -> Vec<u8> {
     let nonce: [u8; NONCE_SIZE] = random_bytes(entropy);
     let mut plain = Zeroizing::new([0; 64]);
     plain[..32].copy_from_slice(&**secret);
     plain[32..].copy_from_slice(&keys.root_public);
-    let sealed = aead_seal(key, &nonce, &wrap_associated(keys.repository, keys.slot), &*plain);
+    let sealed = aead_seal(key, &nonce, &wrap_associated(keys.repository, slot), &*plain);
     [&nonce[..], &sealed].concat()
 }
 
@@ -324,7 +377,7 @@ fn wrap_secret(keys: &Keys, entropy: &dyn Entropy, key: &[u8; 32], secret: &Secr
 fn unwrap_secret(slot: &KeySlot, key: &SecretBytes) -> Result<(SecretBytes, [u8; 32]), SealError> {
     let wrapped = match &slot.unlock {
         Unlock::Passphrase { wrapped, .. } | Unlock::KeyFile { wrapped } => wrapped,
-        Unlock::Recipient {} => return Err(SealError::WrongKey),
+        Unlock::Recipient {} | Unlock::Removed {} => return Err(SealError::WrongKey),
     };
     let bytes = bytes_of_hex(wrapped).filter(|bytes| bytes.len() > NONCE_SIZE).ok_or(SealError::WrongKey)?;
     let (nonce, sealed) = bytes.split_at(NONCE_SIZE);
@@ -357,7 +410,8 @@ fn grant_info(repository: RepositoryId, slot: SlotId) -> Vec<u8> {
     [b"infrahub-backup 1 grant", &repository.as_bytes()[..], slot.as_bytes()].concat()
 }
 
-fn seal_grant(keys: &Keys, entropy: &dyn Entropy, public: &[u8; 32]) -> Grant {
+fn seal_grant(keys: &Keys, holder: &Holder, entropy: &dyn Entropy, public: &[u8; 32]) -> Grant {
+    let reads = holder.role == Role::Reader;
     let text = |bytes: &[u8; 32]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let secrets = Secrets {
         format: FORMAT_VERSION,
@@ -365,13 +419,13 @@ fn seal_grant(keys: &Keys, entropy: &dyn Entropy, public: &[u8; 32]) -> Grant {
         root_public: hex_of(&keys.root_public),
         id_key: text(&keys.id_key),
         metadata: keys.metadata.iter().map(|(generation, key)| (*generation, text(key))).collect(),
-        content: keys.content.iter().map(|(generation, key)| (*generation, text(key))).collect(),
-        signer: text(&keys.signer.to_bytes()),
-        root: keys.root.as_ref().map(|root| text(&root.to_bytes())),
+        content: keys.content.iter().filter(|_| reads).map(|(generation, key)| (*generation, text(key))).collect(),
+        signer: text(&holder.signer.to_bytes()),
+        root: keys.root.as_ref().filter(|_| reads).map(|root| text(&root.to_bytes())),
     };
     let plain = Zeroizing::new(serde_json::to_vec(&secrets).expect("secrets are plain data"));
     let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public).expect("32 bytes are an X25519 public key");
-    let info = grant_info(keys.repository, keys.slot);
+    let info = grant_info(keys.repository, holder.slot);
     let (enc, mut context) = setup_sender_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
         &OpModeS::Base,
         &public,
@@ -437,11 +491,11 @@ fn keys_of(config: &Config, slots: &[KeySlot], slot: &KeySlot, plain: &[u8]) -> 
     Ok(keys)
 }
 
-fn public_key(what: &'static str, text: &str) -> Result<[u8; 32], SealError> {
+pub(super) fn public_key(what: &'static str, text: &str) -> Result<[u8; 32], SealError> {
     let bytes = bytes_of_hex(text).and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.ok_or_else(|| FormatError::Invalid { what, why: "it is not 64 hexadecimal digits".to_owned() })?)
 }
 
-fn x25519_public(secret: &SecretBytes) -> [u8; 32] {
+pub(super) fn x25519_public(secret: &SecretBytes) -> [u8; 32] {
     x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(**secret)).to_bytes()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use infrahub_backup::format::config::{Config, ProfileName, Profiles, SignedText};
-use infrahub_backup::format::key_slot::{KeySlot, Unlock};
+use infrahub_backup::format::key_slot::{KeySlot, Role, Unlock};
 use infrahub_backup::format::lease::Lease;
 use infrahub_backup::format::manifest::{
     ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, StreamRecord, Window,
@@ -13,6 +13,7 @@ use infrahub_backup::format::mark::{Decisions, Mark};
 use infrahub_backup::format::report::{Outcome, Report, Step};
 use infrahub_backup::format::tree::ContentRoot;
 use infrahub_backup::id::{ChunkId, ObjectId, RunId, bytes_of_hex, hex_of};
+use infrahub_backup::seal::change::{Renewal, add_slot, renew};
 use infrahub_backup::seal::slot::{KdfCost, NewCredential, NewRepository, found_repository, open_config};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -153,6 +154,24 @@ fn key_slots() -> Vec<Vector> {
             argon2id.salt.truncate(30);
         }
     };
+    let writer = add_slot(
+        &new.keys,
+        &SeededEntropy::new("writer"),
+        moment(),
+        (2, Role::Writer, "cron".to_owned()),
+        NewCredential::KeyFile,
+    );
+    let writer_text = writer.key_file.as_ref().expect("asked for").encode();
+    let config = open_config(&new.config).expect("a good config");
+    let (removed, _) = renew(
+        &new.keys,
+        &SeededEntropy::new("removed"),
+        moment(),
+        (&config, 2),
+        &[slot_of(&new)],
+        (Renewal::All, Some(new.keys.slot)),
+    )
+    .expect("a good slot");
     let own = own_config(|_| {});
     let file_id = with_file.keys.chunk_id(b"chunk").to_hex();
     vec![
@@ -173,6 +192,15 @@ fn key_slots() -> Vec<Vector> {
         .with_hex("config", &with_file.config)
         .with("id-of-chunk", file_id)
         .with_hex("key-file", text.as_bytes()),
+        vector("a_key_slot_of_a_writer", "success", "it grants no content key", &new.config, writer.stored)
+            .with_hex("key-file", writer_text.as_bytes()),
+        with_passphrase(
+            "a_key_slot_that_was_removed",
+            "decrypt failure",
+            "it opens nothing",
+            &new.config,
+            removed[0].clone(),
+        ),
         vector(
             "a_key_slot_that_another_passphrase_does_not_open",
             "decrypt failure",

@@ -119,17 +119,22 @@ pub async fn new_key(
         }
         Some((Given::Password(_), _)) => key_file(None),
         None if no_password || (key_file_else && !interactive()) => key_file(None),
-        None => ask_twice().await.map(NewKey::Password),
+        None => ask_twice("Password for the new repository: ").await.map_err(unasked).map(NewKey::Password),
     }
 }
 
-async fn ask_twice() -> Result<Zeroizing<String>, Failure> {
-    let first = credential::ask("Password for the new repository: ").await.map_err(|failure| match interactive() {
+fn unasked(failure: Failure) -> Failure {
+    match interactive() {
         true => failure,
         false => {
             failure.hint("give --password-file FILE, or let a key file be made: infrahub-backup init --no-password")
         }
-    })?;
+    }
+}
+
+/// Asks for a new password, twice.
+pub async fn ask_twice(question: &'static str) -> Result<Zeroizing<String>, Failure> {
+    let first = credential::ask(question).await?;
     let second = credential::ask("Once more: ").await?;
     if *first == *second { Ok(first) } else { Err(Failure::new(ErrorKind::Credentials, "the two passwords differ")) }
 }

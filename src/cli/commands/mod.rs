@@ -6,6 +6,7 @@ pub mod dump;
 pub mod environment;
 pub mod forget;
 pub mod init;
+pub mod key;
 pub mod prune;
 pub mod repair;
 pub mod replicate;
