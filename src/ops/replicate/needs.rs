@@ -6,7 +6,7 @@
 //! the others are brought.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{LeftOut, Reason};
 use crate::format::envelope::ObjectType;
@@ -18,6 +18,7 @@ use crate::limits::BASE_DEPTH_MAX;
 use crate::ops::Context;
 use crate::repository::cache::{Cache, Location};
 use crate::repository::chunks::ChunkReader;
+use crate::repository::loss::Holdings;
 use crate::repository::reach::Reach;
 use crate::repository::snapshots::Snapshot;
 use crate::repository::survey::listed_packs;
@@ -40,6 +41,8 @@ pub(super) struct View {
     unnamed: HashMap<PackId, u64>,
     /// Packs that the source lists at their length.
     given: HashSet<PackId>,
+    /// Tells from which segments of the target something can be read.
+    holdings: Option<Mutex<Holdings>>,
     /// Packs of the source that it condemned, or that were found damaged: the last choice.
     doubtful: HashSet<PackId>,
     /// Packs of the source that this run found to be other bytes than their name says.
@@ -78,6 +81,8 @@ impl View {
                 self.there.insert(pack.id);
             }
         }
+        let holdings = Holdings::of(Arc::clone(target.cache()), self.there.clone());
+        self.holdings = Some(Mutex::new(holdings.map_err(RepositoryError::from)?));
         self.unnamed = listed.into_iter().map(|(id, pack)| (id, pack.size)).collect();
         Ok(())
     }
@@ -98,8 +103,15 @@ impl View {
     /// Whether the target holds a chunk in a segment that is no deeper than `depth`.
     fn holds(&self, cache: Option<&Cache>, id: &ChunkId, depth: u32) -> Result<bool, RepositoryError> {
         let Some(cache) = cache else { return Ok(false) };
-        let found = cache.find_all(id)?;
-        Ok(found.iter().any(|location| location.is_within(depth) && self.there.contains(&location.pack)))
+        for location in cache.find_all(id)?.iter().filter(|location| location.is_within(depth)) {
+            let mut holdings = self.holdings.as_ref().map(|held| held.lock().unwrap_or_else(PoisonError::into_inner));
+            let opens = holdings.as_mut().map_or(Ok(false), |holdings| holdings.opens_at(location))?;
+            // A segment that lost its base is there and cannot be read.
+            if opens && self.there.contains(&location.pack) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

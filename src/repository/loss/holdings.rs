@@ -102,7 +102,7 @@ impl Holdings {
     }
 
     /// Whether a chunk can be read from a place.
-    pub(in crate::repository) fn opens_at(&mut self, location: &Location) -> Result<bool, RepositoryError> {
+    pub fn opens_at(&mut self, location: &Location) -> Result<bool, RepositoryError> {
         Ok(self.trusted.contains(&location.pack)
             && (location.depth == 0 || self.opens(location.pack, location.segment)?))
     }
