@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, Stretch};
+use super::cache::Location;
+use super::described::Described;
 use super::executor::{Executor, run};
 use super::{Damage, Repository, RepositoryError, missing, seal_damage};
 use crate::format::envelope::ObjectType;
-use crate::format::index::{ChunkEntry, PackEntry, SegmentEntry};
+use crate::format::index::{ChunkEntry, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectName, PackId};
 use crate::limits::{BASE_DEPTH_MAX, SEGMENT_BASE_SIZE_MAX};
@@ -22,8 +24,6 @@ use crate::storage::StoreError;
 /// Decoded segments that are kept, one MiB each and at most two: what a stretch of a stream is based on, after some days.
 /// Source: `docs/benchmarks.md`.
 const SEGMENTS_KEPT: usize = 40;
-/// Descriptions of packs that are kept, at most half a MiB each.
-const ENTRIES_KEPT: usize = 32;
 /// Pack keys that are kept.
 const OPENERS_KEPT: usize = 256;
 
@@ -58,12 +58,6 @@ struct Recent<K, V> {
 impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
     fn new(size_max: usize) -> Self {
         Self { entries: HashMap::new(), order: VecDeque::new(), size_max }
-    }
-
-    fn replace(&mut self, key: K, value: V) {
-        if let Some(known) = self.entries.get_mut(&key) {
-            *known = value;
-        }
     }
 
     fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> V {
@@ -102,7 +96,7 @@ pub struct ChunkReader {
     ahead: Ahead,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
-    entries: Mutex<Recent<PackId, Option<Arc<PackEntry>>>>,
+    described: Described,
 }
 
 impl ChunkReader {
@@ -110,9 +104,9 @@ impl ChunkReader {
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
         let openers = Mutex::new(Recent::new(OPENERS_KEPT));
-        let entries = Mutex::new(Recent::new(ENTRIES_KEPT));
+        let described = Described::new(Arc::clone(repository.cache()));
         let (looked_again, ahead) = (AtomicU32::new(0), Ahead::default());
-        Self { repository, executor, cached: false, looked_again, ahead, segments, openers, entries }
+        Self { repository, executor, cached: false, looked_again, ahead, segments, openers, described }
     }
 
     /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
@@ -147,16 +141,14 @@ impl ChunkReader {
         if self.cached && kind == ObjectType::TreePack {
             return Ok(None);
         }
-        let entry = self.described(&pack)?;
-        let entry = entry.as_deref().and_then(|entry| entry.segments.get(index(segment)));
+        let described = self.described.pack(&pack)?;
+        let entry = described.as_deref().and_then(|pack| pack.segment(segment));
         Ok(entry.map(|entry| Stretch { kind, pack, segments: vec![segment], range: entry.range() }))
     }
 
-    /// Where a chunk is, and its length; the first pack that an index names for it.
-    pub fn locate(&self, id: &ChunkId) -> Result<(ObjectType, PackId, u32, u32), RepositoryError> {
-        let found = self.repository.cache().find_all(id)?;
-        let location = found.first().ok_or(RepositoryError::MissingChunk { id: *id })?;
-        Ok((location.kind, location.pack, location.segment, location.length))
+    /// Where a chunk is: in one of the packs that an index names for it.
+    pub fn locate(&self, id: &ChunkId) -> Result<Location, RepositoryError> {
+        self.described.locate(id)?.ok_or(RepositoryError::MissingChunk { id: *id })
     }
 
     /// The plaintext of one chunk, whose hash was checked. Tries every pack that holds it.
@@ -167,6 +159,19 @@ impl ChunkReader {
         let (reader, id) = (Arc::clone(self), *id);
         let reading = tokio::spawn(async move { reader.chunk_at_depth(&id, BASE_DEPTH_MAX).await });
         reading.await.expect("reading a chunk does not panic")
+    }
+
+    /// The plaintexts of chunks that follow each other in a stream, as [`ChunkReader::chunk`] gives them.
+    pub async fn chunks(self: &Arc<Self>, ids: Vec<ChunkId>) -> Result<Vec<Bytes>, RepositoryError> {
+        let reader = Arc::clone(self);
+        let reading = tokio::spawn(async move {
+            let mut chunks = Vec::with_capacity(ids.len());
+            for id in &ids {
+                chunks.push(reader.chunk_at_depth(id, BASE_DEPTH_MAX).await?);
+            }
+            Ok(chunks)
+        });
+        reading.await.expect("reading chunks does not panic")
     }
 
     /// What a `prune` moved while this reader was at work is found where it is now.
@@ -181,6 +186,24 @@ impl ChunkReader {
     }
 
     async fn chunk_where_known(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
+        if let Some(location) = self.described.find(id).filter(|location| location.is_within(depth)) {
+            match self.segment(location.kind, location.pack, location.segment, depth).await {
+                Ok(segment) => {
+                    if let Some(bytes) = segment.chunk(id) {
+                        return Ok(bytes);
+                    }
+                }
+                // Another pack may hold it; below, all are tried, and judged.
+                Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => {
+                    self.described.forget(&location.pack);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.chunk_anywhere(id, depth).await
+    }
+
+    async fn chunk_anywhere(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         let mut result = Err(RepositoryError::MissingChunk { id: *id });
         // In some packs it may be deeper than who asks may go.
         let found = self.repository.cache().find_all(id)?;
@@ -206,16 +229,6 @@ impl ChunkReader {
         result
     }
 
-    /// What the index says of a pack.
-    fn described(&self, pack: &PackId) -> Result<Option<Arc<PackEntry>>, RepositoryError> {
-        if let Some(known) = lock(&self.entries).get_or_insert_with(*pack, || None) {
-            return Ok(Some(known));
-        }
-        let entry = self.repository.cache().pack(pack)?.map(Arc::new);
-        lock(&self.entries).replace(*pack, entry.clone());
-        Ok(entry)
-    }
-
     async fn segment(
         &self,
         kind: ObjectType,
@@ -238,7 +251,7 @@ impl ChunkReader {
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
         let name = layout::object(kind, &pack);
-        let entry = self.described(&pack)?.and_then(|entry| entry.segments.get(index(ordinal)).cloned());
+        let entry = self.described.pack(&pack)?.and_then(|pack| pack.segment(ordinal).cloned());
         let entry = entry.ok_or_else(|| RepositoryError::Damaged(missing(&name)))?;
         let keeps = self.cached && kind == ObjectType::TreePack;
         if keeps
@@ -363,10 +376,6 @@ fn hashed(
         at = end;
     }
     Ok(OpenSegment { plain: Bytes::from(plain), chunks })
-}
-
-fn index(ordinal: u32) -> usize {
-    usize::try_from(ordinal).expect("usize has 32 bits or more")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -14,6 +14,7 @@ pub mod chunks;
 pub mod claim;
 pub mod confirm;
 pub mod cut;
+mod described;
 pub mod executor;
 pub mod keys;
 pub mod lease;
