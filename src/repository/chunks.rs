@@ -174,6 +174,26 @@ impl ChunkReader {
         reading.await.expect("reading chunks does not panic")
     }
 
+    /// Reads a segment and hashes its chunks, if it is not at hand, where both was done; gives their number.
+    pub(super) async fn check_segment(
+        self: &Arc<Self>,
+        kind: ObjectType,
+        pack: PackId,
+        ordinal: u32,
+    ) -> Result<u64, RepositoryError> {
+        let reader = Arc::clone(self);
+        let reading = tokio::spawn(async move { reader.segment(kind, pack, ordinal, BASE_DEPTH_MAX).await });
+        Ok(reading.await.expect("reading a segment does not panic")?.chunks.len() as u64)
+    }
+
+    /// The segment that holds the first chunk of a segment's base; `None` without a base, or if it is nowhere.
+    pub(super) fn first_base(&self, pack: &PackId, ordinal: u32) -> Result<Option<Place>, RepositoryError> {
+        let described = self.described.pack(pack)?;
+        let first = described.as_deref().and_then(|pack| pack.segment(ordinal)?.base.first().copied());
+        let Some(first) = first else { return Ok(None) };
+        Ok(self.described.locate(&first)?.map(|location| (location.pack, location.segment)))
+    }
+
     /// What a `prune` moved while this reader was at work is found where it is now.
     async fn chunk_at_depth(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         match self.chunk_where_known(id, depth).await {
