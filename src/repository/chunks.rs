@@ -21,11 +21,11 @@ use crate::seal::keys::Keys;
 use crate::seal::pack::PackOpener;
 use crate::storage::StoreError;
 
-/// Decoded segments that are kept, one MiB each and at most two: what a stretch of a stream is based on, after some days.
-/// Source: `docs/benchmarks.md`.
-const SEGMENTS_KEPT: usize = 40;
+/// Decoded segments that are kept, in bytes: what a stretch of a stream is based on, after some days. Source:
+/// `docs/benchmarks.md`.
+const SEGMENTS_KEPT_BYTES: u64 = 40 << 20;
 /// Pack keys that are kept.
-const OPENERS_KEPT: usize = 256;
+const OPENERS_KEPT: u64 = 256;
 
 /// How often a reader brings the index up to date because a pack is gone: a repository that misses many packs must not be
 /// listed for each.
@@ -48,20 +48,21 @@ impl OpenSegment {
     }
 }
 
-/// A map that forgets what it met longest ago.
+/// A map that forgets what it met longest ago, once all that is in it weighs too much.
 struct Recent<K, V> {
-    entries: HashMap<K, V>,
+    entries: HashMap<K, (V, u64)>,
     order: VecDeque<K>,
-    size_max: usize,
+    weight: u64,
+    weight_max: u64,
 }
 
 impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
-    fn new(size_max: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), size_max }
+    fn new(weight_max: u64) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), weight: 0, weight_max }
     }
 
-    fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> V {
-        if let Some(value) = self.entries.get(&key) {
+    fn get_or_insert_with(&mut self, key: K, weight: u64, make: impl FnOnce() -> V) -> V {
+        if let Some((value, _)) = self.entries.get(&key) {
             let value = value.clone();
             if self.order.back() != Some(&key) {
                 self.order.retain(|known| *known != key);
@@ -69,13 +70,14 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
             }
             return value;
         }
-        if self.entries.len() >= self.size_max
+        self.weight += weight;
+        while self.weight > self.weight_max
             && let Some(oldest) = self.order.pop_front()
         {
-            self.entries.remove(&oldest);
+            self.weight -= self.entries.remove(&oldest).map_or(0, |(_, weight)| weight);
         }
         let value = make();
-        self.entries.insert(key, value.clone());
+        self.entries.insert(key, (value.clone(), weight));
         self.order.push_back(key);
         value
     }
@@ -102,7 +104,7 @@ pub struct ChunkReader {
 impl ChunkReader {
     /// A reader for `repository` that takes all from the store.
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
-        let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
+        let segments = Mutex::new(Recent::new(SEGMENTS_KEPT_BYTES));
         let openers = Mutex::new(Recent::new(OPENERS_KEPT));
         let described = Described::new(Arc::clone(repository.cache()));
         let (looked_again, ahead) = (AtomicU32::new(0), Ahead::default());
@@ -113,6 +115,11 @@ impl ChunkReader {
     /// not whether it is whole.
     pub fn cached(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         Self { cached: true, ..Self::new(repository, executor) }
+    }
+
+    /// The same, which keeps so many bytes of decoded segments at most.
+    pub fn keeping(self, bytes: u64) -> Self {
+        Self { segments: Mutex::new(Recent::new(bytes)), ..self }
     }
 
     /// The same, which takes the index as the cache says it, also where something is not there.
@@ -256,7 +263,9 @@ impl ChunkReader {
         ordinal: u32,
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
-        let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), SegmentCell::default);
+        let described = self.described.pack(&pack)?;
+        let length = described.as_deref().and_then(|pack| pack.segment(ordinal)).map_or(0, SegmentEntry::plain_length);
+        let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), length, SegmentCell::default);
         // Whoever waits for a base has a greater depth than what it waits for, also in a forged index (`Location::is_within`): nobody waits
         // for himself.
         let loaded = cell.get_or_try_init(|| self.load(kind, pack, ordinal, depth)).await?;
@@ -315,7 +324,7 @@ impl ChunkReader {
     }
 
     pub(super) async fn opener(&self, kind: ObjectType, pack: PackId) -> Result<Arc<PackOpener>, RepositoryError> {
-        let cell = lock(&self.openers).get_or_insert_with(pack, OpenerCell::default);
+        let cell = lock(&self.openers).get_or_insert_with(pack, 1, OpenerCell::default);
         let opener = cell
             .get_or_try_init(|| async {
                 let name = layout::object(kind, &pack);

@@ -18,6 +18,7 @@ mod described;
 pub mod executor;
 pub mod keys;
 pub mod lease;
+pub mod lineage;
 pub mod loss;
 pub mod marks;
 pub mod open;
