@@ -77,6 +77,11 @@ pub enum ContentRootError {
 }
 
 impl ContentRoot {
+    /// The recipe below it, as a stream of its own; `None` where the root lists all chunks itself.
+    pub fn recipe(&self) -> Option<Self> {
+        Some(Self { depth: self.depth.checked_sub(1)?, chunks: self.chunks.clone() })
+    }
+
     /// Whether it keeps to the limits.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use crate::repository::confirm;
 use crate::repository::lease::RunLease;
+use crate::repository::lineage::DISTANCES;
 use crate::repository::pack_writer::Stage;
 use crate::repository::session::{SessionOptions, WriteSession};
 use crate::repository::snapshots::Snapshot;
@@ -411,8 +412,9 @@ impl Run<'_> {
         let start = self.context.clock().now();
         let step = self.recorder.begin(self.context, "dump", &info.name);
         self.context.info(format!("backing up `{}`", info.name));
-        let parent = known.last.as_ref().and_then(|last| last.component(&info.name));
-        let expected = streams::Expected { total_bytes: inspection.size_bytes, parent };
+        let earlier: Vec<&ComponentRecord> =
+            known.earlier.iter().filter_map(|manifest| manifest.component(&info.name)).collect();
+        let expected = streams::Expected { total_bytes: inspection.size_bytes, earlier: &earlier };
         let stored =
             streams::store(self.context, session, &info.name, info.kind, options.allow_raw, expected, dump).await;
         let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
@@ -548,7 +550,8 @@ impl Run<'_> {
 /// What earlier snapshots tell.
 struct Known {
     head: Option<SnapshotId>,
-    last: Option<Manifest>,
+    /// As far back as [`DISTANCES`] says, the last one first.
+    earlier: Vec<Manifest>,
 }
 
 impl Known {
@@ -559,12 +562,14 @@ impl Known {
             let manifest = &snapshot.manifest;
             manifest.deployment == deployment && snapshot.is_complete() && !manifest.is_safety()
         };
-        let last = snapshots.into_iter().rfind(mine).map(|snapshot| snapshot.manifest);
-        Self { head, last }
+        let mine: Vec<Manifest> = snapshots.into_iter().rev().filter(mine).map(|snapshot| snapshot.manifest).collect();
+        let oldest = mine.len();
+        let mine = mine.into_iter().zip(1..).filter(|(_, back)| DISTANCES.contains(back) || *back == oldest);
+        Self { head, earlier: mine.map(|(manifest, _)| manifest).collect() }
     }
 
     fn logical_bytes(&self, component: &str) -> Option<u64> {
-        Some(self.last.as_ref()?.component(component)?.sizes.logical_bytes)
+        Some(self.earlier.first()?.component(component)?.sizes.logical_bytes)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::deployment::ComponentKind;
 use crate::error::{Error, ErrorKind};
 use crate::format::config::ProfileName;
 use crate::format::manifest::{ComponentRecord, Layout, Sizes, StreamRecord};
+use crate::format::tree::ContentRoot;
 use crate::limits::INPUT_BLOCKS_AHEAD;
 use crate::repository::RepositoryError;
 use crate::repository::chunks::ChunkReader;
@@ -69,8 +70,8 @@ const HEADERS: usize = 1;
 pub struct Expected<'a> {
     /// How long it may become, in bytes.
     pub total_bytes: Option<u64>,
-    /// The same component in an earlier snapshot.
-    pub parent: Option<&'a ComponentRecord>,
+    /// The same component in earlier snapshots, the youngest first.
+    pub earlier: &'a [&'a ComponentRecord],
 }
 
 /// Stores the dump of a component.
@@ -161,10 +162,12 @@ async fn consume(
     let first = receive.recv().await;
     let codec = codec_for(component, kind, allow_raw, first.as_ref().map_or(&[], |block| &block.bytes), &mut warnings);
     let neo4j = matches!(codec, Codec::Neo4j(_));
-    let root = |name: &str| expected.parent.and_then(|parent| parent.stream(name)).map(|stream| &stream.root);
-    let mut streams = vec![writer.content_after(ProfileName::Dump, root("content"))];
+    let roots = |name: &str| -> Vec<&ContentRoot> {
+        expected.earlier.iter().filter_map(|record| record.stream(name)).map(|stream| &stream.root).collect()
+    };
+    let mut streams = vec![writer.content_after(ProfileName::Dump, &roots("content"))];
     if neo4j {
-        streams.push(writer.content_after(ProfileName::Meta, root("headers")));
+        streams.push(writer.content_after(ProfileName::Meta, &roots("headers")));
     }
     let mut decode = Decode { codec: Some(codec), block: Bytes::new(), at: 0, offset: 0, result: Ok(()) };
     let mut next = first;

@@ -11,6 +11,7 @@
 //!
 //! Does not: repair, or judge snapshots that are not asked for.
 
+mod based;
 pub mod choice;
 mod clear;
 mod data;

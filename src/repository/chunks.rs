@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::ahead::{Ahead, Stretch};
+use super::cache::Location;
+use super::described::Described;
 use super::executor::{Executor, run};
 use super::{Damage, Repository, RepositoryError, missing, seal_damage};
 use crate::format::envelope::ObjectType;
-use crate::format::index::{ChunkEntry, PackEntry, SegmentEntry};
+use crate::format::index::{ChunkEntry, SegmentEntry};
 use crate::format::layout;
 use crate::id::{ChunkId, ObjectName, PackId};
 use crate::limits::{BASE_DEPTH_MAX, SEGMENT_BASE_SIZE_MAX};
@@ -19,13 +21,11 @@ use crate::seal::keys::Keys;
 use crate::seal::pack::PackOpener;
 use crate::storage::StoreError;
 
-/// Decoded segments that are kept, one MiB each and at most two: what a stretch of a stream is based on, after some days.
-/// Source: `docs/benchmarks.md`.
-const SEGMENTS_KEPT: usize = 40;
-/// Descriptions of packs that are kept, at most half a MiB each.
-const ENTRIES_KEPT: usize = 32;
+/// Decoded segments that are kept, in bytes: what a stretch of a stream is based on, after some days. Source:
+/// `docs/benchmarks.md`.
+const SEGMENTS_KEPT_BYTES: u64 = 40 << 20;
 /// Pack keys that are kept.
-const OPENERS_KEPT: usize = 256;
+const OPENERS_KEPT: u64 = 256;
 
 /// How often a reader brings the index up to date because a pack is gone: a repository that misses many packs must not be
 /// listed for each.
@@ -48,26 +48,21 @@ impl OpenSegment {
     }
 }
 
-/// A map that forgets what it met longest ago.
+/// A map that forgets what it met longest ago, once all that is in it weighs too much.
 struct Recent<K, V> {
-    entries: HashMap<K, V>,
+    entries: HashMap<K, (V, u64)>,
     order: VecDeque<K>,
-    size_max: usize,
+    weight: u64,
+    weight_max: u64,
 }
 
 impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
-    fn new(size_max: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), size_max }
+    fn new(weight_max: u64) -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), weight: 0, weight_max }
     }
 
-    fn replace(&mut self, key: K, value: V) {
-        if let Some(known) = self.entries.get_mut(&key) {
-            *known = value;
-        }
-    }
-
-    fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> V {
-        if let Some(value) = self.entries.get(&key) {
+    fn get_or_insert_with(&mut self, key: K, weight: u64, make: impl FnOnce() -> V) -> V {
+        if let Some((value, _)) = self.entries.get(&key) {
             let value = value.clone();
             if self.order.back() != Some(&key) {
                 self.order.retain(|known| *known != key);
@@ -75,13 +70,14 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
             }
             return value;
         }
-        if self.entries.len() >= self.size_max
+        self.weight += weight;
+        while self.weight > self.weight_max
             && let Some(oldest) = self.order.pop_front()
         {
-            self.entries.remove(&oldest);
+            self.weight -= self.entries.remove(&oldest).map_or(0, |(_, weight)| weight);
         }
         let value = make();
-        self.entries.insert(key, value.clone());
+        self.entries.insert(key, (value.clone(), weight));
         self.order.push_back(key);
         value
     }
@@ -102,23 +98,28 @@ pub struct ChunkReader {
     ahead: Ahead,
     segments: Mutex<Recent<Place, SegmentCell>>,
     openers: Mutex<Recent<PackId, OpenerCell>>,
-    entries: Mutex<Recent<PackId, Option<Arc<PackEntry>>>>,
+    described: Described,
 }
 
 impl ChunkReader {
     /// A reader for `repository` that takes all from the store.
     pub fn new(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
-        let segments = Mutex::new(Recent::new(SEGMENTS_KEPT));
+        let segments = Mutex::new(Recent::new(SEGMENTS_KEPT_BYTES));
         let openers = Mutex::new(Recent::new(OPENERS_KEPT));
-        let entries = Mutex::new(Recent::new(ENTRIES_KEPT));
+        let described = Described::new(Arc::clone(repository.cache()));
         let (looked_again, ahead) = (AtomicU32::new(0), Ahead::default());
-        Self { repository, executor, cached: false, looked_again, ahead, segments, openers, entries }
+        Self { repository, executor, cached: false, looked_again, ahead, segments, openers, described }
     }
 
     /// A reader that takes recipes and trees from the local cache where they were read before: for who asks what is needed,
     /// not whether it is whole.
     pub fn cached(repository: Arc<Repository>, executor: Arc<dyn Executor>) -> Self {
         Self { cached: true, ..Self::new(repository, executor) }
+    }
+
+    /// The same, which keeps so many bytes of decoded segments at most.
+    pub fn keeping(self, bytes: u64) -> Self {
+        Self { segments: Mutex::new(Recent::new(bytes)), ..self }
     }
 
     /// The same, which takes the index as the cache says it, also where something is not there.
@@ -147,16 +148,14 @@ impl ChunkReader {
         if self.cached && kind == ObjectType::TreePack {
             return Ok(None);
         }
-        let entry = self.described(&pack)?;
-        let entry = entry.as_deref().and_then(|entry| entry.segments.get(index(segment)));
+        let described = self.described.pack(&pack)?;
+        let entry = described.as_deref().and_then(|pack| pack.segment(segment));
         Ok(entry.map(|entry| Stretch { kind, pack, segments: vec![segment], range: entry.range() }))
     }
 
-    /// Where a chunk is, and its length; the first pack that an index names for it.
-    pub fn locate(&self, id: &ChunkId) -> Result<(ObjectType, PackId, u32, u32), RepositoryError> {
-        let found = self.repository.cache().find_all(id)?;
-        let location = found.first().ok_or(RepositoryError::MissingChunk { id: *id })?;
-        Ok((location.kind, location.pack, location.segment, location.length))
+    /// Where a chunk is: in one of the packs that an index names for it.
+    pub fn locate(&self, id: &ChunkId) -> Result<Location, RepositoryError> {
+        self.described.locate(id)?.ok_or(RepositoryError::MissingChunk { id: *id })
     }
 
     /// The plaintext of one chunk, whose hash was checked. Tries every pack that holds it.
@@ -167,6 +166,39 @@ impl ChunkReader {
         let (reader, id) = (Arc::clone(self), *id);
         let reading = tokio::spawn(async move { reader.chunk_at_depth(&id, BASE_DEPTH_MAX).await });
         reading.await.expect("reading a chunk does not panic")
+    }
+
+    /// The plaintexts of chunks that follow each other in a stream, as [`ChunkReader::chunk`] gives them.
+    pub async fn chunks(self: &Arc<Self>, ids: Vec<ChunkId>) -> Result<Vec<Bytes>, RepositoryError> {
+        let reader = Arc::clone(self);
+        let reading = tokio::spawn(async move {
+            let mut chunks = Vec::with_capacity(ids.len());
+            for id in &ids {
+                chunks.push(reader.chunk_at_depth(id, BASE_DEPTH_MAX).await?);
+            }
+            Ok(chunks)
+        });
+        reading.await.expect("reading chunks does not panic")
+    }
+
+    /// Reads a segment and hashes its chunks, if it is not at hand, where both was done; gives their number.
+    pub(super) async fn check_segment(
+        self: &Arc<Self>,
+        kind: ObjectType,
+        pack: PackId,
+        ordinal: u32,
+    ) -> Result<u64, RepositoryError> {
+        let reader = Arc::clone(self);
+        let reading = tokio::spawn(async move { reader.segment(kind, pack, ordinal, BASE_DEPTH_MAX).await });
+        Ok(reading.await.expect("reading a segment does not panic")?.chunks.len() as u64)
+    }
+
+    /// The segment that holds the first chunk of a segment's base; `None` without a base, or if it is nowhere.
+    pub(super) fn first_base(&self, pack: &PackId, ordinal: u32) -> Result<Option<Place>, RepositoryError> {
+        let described = self.described.pack(pack)?;
+        let first = described.as_deref().and_then(|pack| pack.segment(ordinal)?.base.first().copied());
+        let Some(first) = first else { return Ok(None) };
+        Ok(self.described.locate(&first)?.map(|location| (location.pack, location.segment)))
     }
 
     /// What a `prune` moved while this reader was at work is found where it is now.
@@ -181,6 +213,24 @@ impl ChunkReader {
     }
 
     async fn chunk_where_known(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
+        if let Some(location) = self.described.find(id).filter(|location| location.is_within(depth)) {
+            match self.segment(location.kind, location.pack, location.segment, depth).await {
+                Ok(segment) => {
+                    if let Some(bytes) = segment.chunk(id) {
+                        return Ok(bytes);
+                    }
+                }
+                // Another pack may hold it; below, all are tried, and judged.
+                Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => {
+                    self.described.forget(&location.pack);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.chunk_anywhere(id, depth).await
+    }
+
+    async fn chunk_anywhere(&self, id: &ChunkId, depth: u32) -> Result<Bytes, RepositoryError> {
         let mut result = Err(RepositoryError::MissingChunk { id: *id });
         // In some packs it may be deeper than who asks may go.
         let found = self.repository.cache().find_all(id)?;
@@ -206,16 +256,6 @@ impl ChunkReader {
         result
     }
 
-    /// What the index says of a pack.
-    fn described(&self, pack: &PackId) -> Result<Option<Arc<PackEntry>>, RepositoryError> {
-        if let Some(known) = lock(&self.entries).get_or_insert_with(*pack, || None) {
-            return Ok(Some(known));
-        }
-        let entry = self.repository.cache().pack(pack)?.map(Arc::new);
-        lock(&self.entries).replace(*pack, entry.clone());
-        Ok(entry)
-    }
-
     async fn segment(
         &self,
         kind: ObjectType,
@@ -223,7 +263,9 @@ impl ChunkReader {
         ordinal: u32,
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
-        let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), SegmentCell::default);
+        let described = self.described.pack(&pack)?;
+        let length = described.as_deref().and_then(|pack| pack.segment(ordinal)).map_or(0, SegmentEntry::plain_length);
+        let cell = lock(&self.segments).get_or_insert_with((pack, ordinal), length, SegmentCell::default);
         // Whoever waits for a base has a greater depth than what it waits for, also in a forged index (`Location::is_within`): nobody waits
         // for himself.
         let loaded = cell.get_or_try_init(|| self.load(kind, pack, ordinal, depth)).await?;
@@ -238,7 +280,7 @@ impl ChunkReader {
         depth: u32,
     ) -> Result<Arc<OpenSegment>, RepositoryError> {
         let name = layout::object(kind, &pack);
-        let entry = self.described(&pack)?.and_then(|entry| entry.segments.get(index(ordinal)).cloned());
+        let entry = self.described.pack(&pack)?.and_then(|pack| pack.segment(ordinal).cloned());
         let entry = entry.ok_or_else(|| RepositoryError::Damaged(missing(&name)))?;
         let keeps = self.cached && kind == ObjectType::TreePack;
         if keeps
@@ -282,7 +324,7 @@ impl ChunkReader {
     }
 
     pub(super) async fn opener(&self, kind: ObjectType, pack: PackId) -> Result<Arc<PackOpener>, RepositoryError> {
-        let cell = lock(&self.openers).get_or_insert_with(pack, OpenerCell::default);
+        let cell = lock(&self.openers).get_or_insert_with(pack, 1, OpenerCell::default);
         let opener = cell
             .get_or_try_init(|| async {
                 let name = layout::object(kind, &pack);
@@ -363,10 +405,6 @@ fn hashed(
         at = end;
     }
     Ok(OpenSegment { plain: Bytes::from(plain), chunks })
-}
-
-fn index(ordinal: u32) -> usize {
-    usize::try_from(ordinal).expect("usize has 32 bits or more")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

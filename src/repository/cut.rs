@@ -4,6 +4,7 @@
 //! Both are moved into a job and back. What is full comes out as [`PlainSegment`]s.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::chunker::{Chunker, CutSizes};
 use crate::format::config::{Profile, ProfileName, Profiles};
@@ -11,12 +12,13 @@ use crate::format::envelope::ObjectType;
 use crate::format::index::ChunkEntry;
 use crate::format::tree::ContentRoot;
 use crate::id::ChunkId;
-use crate::limits::{BASE_DEPTH_MAX, RECIPE_INLINE_MAX, SEGMENT_BASE_SIZE_MAX, SEGMENT_SIZE_TARGET};
+use crate::limits::{BASE_DEPTH_MAX, RECIPE_INLINE_MAX, SEGMENT_BASE_SIZE_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_TARGET};
 use crate::seal::keys::Keys;
 
 use super::RepositoryError;
 use super::claim::{Claim, Claims, Owner};
-use super::parent::{BaseChunk, Parent};
+use super::lineage::{Lineage, Run};
+use super::parent::BaseChunk;
 
 /// A full segment on its way to be compressed.
 #[derive(Debug)]
@@ -74,15 +76,18 @@ fn sizes(profile: Profile) -> CutSizes {
     CutSizes { min: size(profile.min), avg: size(profile.avg), max: size(profile.max), level: profile.level }
 }
 
-/// The segments of one component that are being filled: for content one of each depth, and one for recipes and trees.
+/// The segments of one component that are being filled: for content, and for recipes and trees, one of each depth.
 #[derive(Debug, Default)]
 pub struct OpenSegments {
     owner: Owner,
     /// By depth: a chunk whose base is deep must not make its neighbours deep.
     content: [Filling; DEPTHS],
-    tree: Filling,
+    tree: [Filling; DEPTHS],
     full: Vec<PlainSegment>,
 }
+
+/// Chunks of a region, on average: 2 MiB of a dump. With twice as many, more must be kept to read one.
+const REGION_CHUNKS: u64 = 128;
 
 /// Depths that a segment may have, 0 included.
 const DEPTHS: usize = BASE_DEPTH_MAX as usize + 1;
@@ -97,7 +102,8 @@ struct Filling {
 
 impl Filling {
     fn push(&mut self, id: ChunkId, chunk: &[u8]) {
-        if self.bytes.capacity() == 0 {
+        // With a base it ends with its region, mostly long before it is full.
+        if self.bytes.capacity() == 0 && self.base.depth == 0 {
             self.bytes.reserve_exact(usize::try_from(SEGMENT_SIZE_TARGET).expect("a MiB fits"));
         }
         let length = u32::try_from(chunk.len()).expect("chunks are at most a MiB");
@@ -139,18 +145,17 @@ impl OpenSegments {
 
     /// Adds a chunk to the segment of its kind.
     pub fn push(&mut self, kind: ObjectType, id: ChunkId, chunk: &[u8]) {
-        let filling = if kind == ObjectType::ContentPack { &mut self.content[0] } else { &mut self.tree };
-        filling.push(id, chunk);
-        if filling.is_full() {
-            self.full.extend(filling.take(kind));
-        }
+        self.push_near(kind, id, chunk, &[]);
     }
 
-    /// Adds a chunk of content to a segment that is compressed against the chunks `near`.
-    pub fn push_near(&mut self, id: ChunkId, chunk: &[u8], near: &[BaseChunk]) {
-        let kind = ObjectType::ContentPack;
-        let Some(depth) = near.iter().map(|chunk| chunk.depth + 1).max() else { return self.push(kind, id, chunk) };
-        let filling = &mut self.content[usize::from(depth)];
+    /// Adds a chunk to a segment of its kind that is compressed against the chunks `near`.
+    pub fn push_near(&mut self, kind: ObjectType, id: ChunkId, chunk: &[u8], near: &[BaseChunk]) {
+        // Longer than any base may be, if chunks are: then it has none.
+        let length: u64 = near.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let near = if length > SEGMENT_BASE_SIZE_MAX { &[] } else { near };
+        let depth = near.iter().map(|chunk| chunk.depth + 1).max().unwrap_or(0);
+        let fillings = if kind == ObjectType::ContentPack { &mut self.content } else { &mut self.tree };
+        let filling = &mut fillings[usize::from(depth)];
         if filling.base.bytes + filling.base_grows(near) > SEGMENT_BASE_SIZE_MAX {
             self.full.extend(filling.take(kind));
         }
@@ -159,6 +164,15 @@ impl OpenSegments {
         if filling.is_full() {
             self.full.extend(filling.take(kind));
         }
+    }
+
+    /// Ends the segments of a kind that have a base, if a region of a stream ends with the chunk `last`.
+    pub fn end_region(&mut self, kind: ObjectType, last: &ChunkId) {
+        if !ends_region(last) {
+            return;
+        }
+        let fillings = if kind == ObjectType::ContentPack { &mut self.content } else { &mut self.tree };
+        self.full.extend(fillings[1..].iter_mut().filter_map(|filling| filling.take(kind)));
     }
 
     /// Whether a segment is full.
@@ -175,9 +189,18 @@ impl OpenSegments {
     pub fn finish(&mut self) -> Vec<PlainSegment> {
         let content = self.content.iter_mut().filter_map(|filling| filling.take(ObjectType::ContentPack));
         self.full.extend(content);
-        self.full.extend(self.tree.take(ObjectType::TreePack));
+        self.full.extend(self.tree.iter_mut().filter_map(|filling| filling.take(ObjectType::TreePack)));
         self.take_full()
     }
+}
+
+/// Whether a region of a stream ends with a chunk: the same places on most days, whatever moved.
+///
+/// Bases of a segment lie in its region, and theirs in the same one, so that a restore decodes what a region is based on and
+/// goes on to the next. Segments that reach as far as they find chunks overlap each other in chains across the stream, and each
+/// needs more than can be kept: a dump took a hundred times as long.
+fn ends_region(last: &ChunkId) -> bool {
+    u64::from_le_bytes(last.as_bytes()[..8].try_into().expect("an id has 32 bytes")).is_multiple_of(REGION_CHUNKS)
 }
 
 /// What was counted of one stream.
@@ -193,6 +216,35 @@ pub struct CutCounts {
     pub new_chunks: u64,
 }
 
+/// New chunks, one behind the other, that wait until it is known what follows them.
+#[derive(Debug, Default)]
+struct NewRun {
+    chunks: Vec<(ChunkId, Range<u64>)>,
+    bytes: Vec<u8>,
+}
+
+impl NewRun {
+    fn push(&mut self, id: ChunkId, offset: u64, chunk: &[u8]) {
+        self.chunks.push((id, offset..offset + chunk.len() as u64));
+        self.bytes.extend_from_slice(chunk);
+    }
+
+    /// Gives the chunks to segments. `next` is where the chunk behind them is in the youngest stream that this one follows.
+    fn end(&mut self, kind: ObjectType, lineage: &mut Lineage, out: &mut OpenSegments, next: Option<u64>) {
+        let (Some((_, first)), Some((_, last))) = (self.chunks.first(), self.chunks.last()) else { return };
+        let run = Run { from: lineage.expected(first.start), end: last.end, next };
+        let mut rest = &self.bytes[..];
+        for (id, place) in self.chunks.drain(..) {
+            let length = usize::try_from(place.end - place.start).expect("a chunk fits the address space");
+            let (chunk, behind) = rest.split_at(length);
+            rest = behind;
+            out.push_near(kind, id, chunk, &lineage.near(&place, &run));
+            out.end_region(kind, &id);
+        }
+        self.bytes.clear();
+    }
+}
+
 /// One stream being cut.
 #[derive(Debug)]
 pub struct StreamState {
@@ -201,26 +253,40 @@ pub struct StreamState {
     buffer: Vec<u8>,
     recipe: Recipe,
     counts: CutCounts,
-    parent: Option<Box<Parent>>,
+    lineage: Lineage,
+    run: NewRun,
 }
 
 impl StreamState {
     /// A stream whose chunks go to packs of `kind`.
     pub fn new(kind: ObjectType, profile: ProfileName) -> Self {
         let (buffer, recipe, counts) = (Vec::new(), Recipe::default(), CutCounts::default());
-        Self { kind, profile, buffer, recipe, counts, parent: None }
+        Self { kind, profile, buffer, recipe, counts, lineage: Lineage::default(), run: NewRun::default() }
     }
 
-    /// It takes the place of `parent`.
-    pub fn follow(&mut self, parent: Parent) {
-        self.parent = Some(Box::new(parent));
-    }
-
-    /// Makes the parent known for the next `length` bytes.
-    pub async fn read_parent(&mut self, length: u64) {
-        if let Some(parent) = &mut self.parent {
-            parent.read_to(self.counts.bytes + self.buffer.len() as u64 + length).await;
+    /// It takes the place of earlier streams, whose recipes are streams, too.
+    pub fn follow(&mut self, streams: Lineage, recipes: Lineage) {
+        self.lineage = streams;
+        if !recipes.is_empty() {
+            let mut stream = StreamState::new(ObjectType::TreePack, ProfileName::Meta);
+            stream.lineage = recipes;
+            self.recipe.longer = Some(Box::new(Longer { stream }));
         }
+    }
+
+    /// Makes the earlier streams known for the next `length` bytes.
+    pub async fn read_lineage(&mut self, length: u64) {
+        self.lineage.read_to(self.counts.bytes + self.buffer.len() as u64 + length).await;
+        if let Some(longer) = &mut self.recipe.longer {
+            // Its own recipe follows none: it is a hundredth of it.
+            let recipe = &mut longer.stream;
+            recipe.lineage.read_to(recipe.counts.bytes + recipe.buffer.len() as u64 + length).await;
+        }
+    }
+
+    /// Whether no byte was written to it.
+    fn is_empty(&self) -> bool {
+        self.counts.bytes == 0 && self.buffer.is_empty()
     }
 
     /// The profile by which it is cut.
@@ -274,23 +340,31 @@ impl StreamState {
             let offset = self.counts.bytes;
             self.counts.bytes += length as u64;
             self.counts.chunks += 1;
-            let shared = self.parent.as_mut().is_some_and(|parent| parent.shares(&id, offset, length as u64));
-            let claim = match shared {
+            let next = self.lineage.find(&id, length as u64);
+            if next.is_some() {
+                self.run.end(self.kind, &mut self.lineage, out, next);
+            }
+            let claim = match self.lineage.shares(&id, offset, length as u64) {
                 true => Claim::Stored,
                 false => context.claims.claim(out.owner, &id, length as u64)?,
             };
-            match (claim, &mut self.parent) {
-                (Claim::Yours, None) => out.push(self.kind, id, chunk),
-                (Claim::Yours, Some(parent)) => {
-                    let near = parent.near(offset, length as u64);
-                    out.push_near(id, chunk, &near);
-                }
-                (Claim::Stored | Claim::InFlight, _) => self.counts.shared_bytes += length as u64,
+            match claim {
+                Claim::Yours if self.lineage.is_empty() => out.push(self.kind, id, chunk),
+                Claim::Yours => self.run.push(id, offset, chunk),
+                Claim::Stored | Claim::InFlight => self.counts.shared_bytes += length as u64,
+            }
+            if claim != Claim::Yours {
+                out.end_region(self.kind, &id);
+            } else if self.run.bytes.len() as u64 >= SEGMENT_SIZE_MAX {
+                self.run.end(self.kind, &mut self.lineage, out, None);
             }
             self.counts.new_chunks += u64::from(claim == Claim::Yours);
             self.recipe.push(context, out, id)?;
         }
         self.buffer.drain(..at);
+        if to_end {
+            self.run.end(self.kind, &mut self.lineage, out, None);
+        }
         Ok(())
     }
 }
@@ -322,12 +396,63 @@ impl Recipe {
     }
 
     fn finish(mut self, context: &CutContext, out: &mut OpenSegments) -> Result<ContentRoot, RepositoryError> {
-        if self.longer.is_none() {
+        if self.longer.as_ref().is_none_or(|longer| longer.stream.is_empty()) {
             return Ok(ContentRoot { depth: 0, chunks: self.ids });
         }
         self.spill(context, out)?;
         let longer = self.longer.expect("checked above");
         let (root, _) = longer.stream.finish(context, out)?;
         Ok(ContentRoot { depth: root.depth + 1, chunks: root.chunks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: ObjectType = ObjectType::ContentPack;
+
+    fn id(number: u64) -> ChunkId {
+        let mut id = [0; ChunkId::SIZE];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        ChunkId::from_bytes(id)
+    }
+
+    fn base(number: u64, length: u32, depth: u8) -> BaseChunk {
+        BaseChunk { id: id(number), length, depth }
+    }
+
+    #[test]
+    fn the_end_of_a_region_ends_segments_with_a_base_and_no_others() {
+        let mut segments = OpenSegments::new(0);
+        segments.push(KIND, id(1), b"plain");
+        segments.push_near(KIND, id(2), b"based", &[base(9, 64, 0)]);
+        segments.end_region(KIND, &id(REGION_CHUNKS + 1));
+        assert!(!segments.has_full());
+        segments.end_region(KIND, &id(REGION_CHUNKS));
+        let ended: Vec<u8> = segments.take_full().iter().map(|segment| segment.base.depth).collect();
+        assert_eq!(ended, [1]);
+        assert_eq!(segments.finish().len(), 1);
+    }
+
+    #[test]
+    fn a_base_is_never_longer_than_readers_accept() {
+        let mut segments = OpenSegments::new(0);
+        let half = u32::try_from(SEGMENT_BASE_SIZE_MAX / 2).expect("a MiB");
+        segments.push_near(KIND, id(1), b"alone", &[base(7, half, 0), base(8, half, 0), base(9, 1, 0)]);
+        segments.push_near(KIND, id(2), b"first", &[base(7, half, 0), base(8, half, 0)]);
+        segments.push_near(KIND, id(3), b"next", &[base(9, 1, 0)]);
+        let all = segments.finish();
+        assert!(all.iter().all(|segment| segment.base.bytes <= SEGMENT_BASE_SIZE_MAX));
+        let mut depths: Vec<u8> = all.iter().map(|segment| segment.base.depth).collect();
+        depths.sort_unstable();
+        assert_eq!(depths, [0, 1, 1]);
+    }
+
+    #[test]
+    fn what_has_bases_of_two_depths_is_deeper_than_both() {
+        let mut segments = OpenSegments::new(0);
+        segments.push_near(KIND, id(1), b"chunk", &[base(8, 64, 0), base(9, 64, 2)]);
+        assert_eq!(segments.finish()[0].base.depth, 3);
     }
 }

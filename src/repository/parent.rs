@@ -9,6 +9,7 @@
 //! Does not: read content.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::RepositoryError;
@@ -26,19 +27,22 @@ const AHEAD: u64 = 64 << 20;
 /// How far behind the last shared chunk it is kept, in bytes.
 const BEHIND: u64 = 1 << 20;
 
-/// On either side of what a chunk replaces, this much more belongs to its base, in bytes. Source: the measurements of the
-/// design.
-const MARGIN: u64 = 16 << 10;
+/// On either side of what a chunk replaces, this much more belongs to its base, in bytes. 4 and 16 KiB made days larger.
+const MARGIN: u64 = 8 << 10;
+
+/// How far from where it is expected a chunk of the same length is looked for, in bytes.
+const ALIGN: u64 = 64 << 10;
 
 /// Chunks that are kept at most: what was inserted in between may be as long as these together.
 const WINDOW_CHUNKS_MAX: usize = 200_000;
 
 /// How deep a segment gets at most, in bases. Readers accept [`crate::limits::BASE_DEPTH_MAX`]; each step multiplies what a
 /// restore has to decode. Source: `docs/benchmarks.md`.
-const CHAIN_MAX: u32 = 2;
+pub const CHAIN_MAX: u32 = 4;
+const _: () = assert!(CHAIN_MAX <= crate::limits::BASE_DEPTH_MAX);
 
 /// Packs whose chunks are kept at hand: neighbours in a stream are neighbours in packs.
-const PACKS_KEPT: usize = 8;
+const PACKS_KEPT: usize = 4;
 
 /// The same in what a segment was compressed against, where the place is only known in proportion.
 const MARGIN_BEHIND: u64 = 48 << 10;
@@ -150,39 +154,61 @@ impl Parent {
         }
     }
 
+    /// Where a chunk is, if it need not be stored because it is one of the parent's.
+    pub fn find(&self, id: &ChunkId, length: u64) -> Option<u64> {
+        let number = (*self.numbers.get(id)?)?;
+        let chunk = self.chunk(number)?;
+        (chunk.facts.relied_on && u64::from(chunk.facts.chunk.length) == length).then_some(chunk.offset)
+    }
+
     /// Whether a chunk that begins at `offset` in the new stream is one of the parent's: then it need not be stored.
     pub fn shares(&mut self, id: &ChunkId, offset: u64, length: u64) -> bool {
-        let Some(number) = self.numbers.get(id) else { return false };
-        let Some(number) = number else { return false };
-        let Some(chunk) = self.chunk(*number) else { return false };
-        if !chunk.facts.relied_on || u64::from(chunk.facts.chunk.length) != length {
-            return false;
-        }
-        let parent_offset = chunk.offset;
+        let Some(parent_offset) = self.find(id, length) else { return false };
         self.drift = offset.cast_signed().wrapping_sub(parent_offset.cast_signed());
         self.forget_before(parent_offset.saturating_sub(BEHIND));
         true
     }
 
-    /// The chunks that can be a base of `length` bytes at `offset` in the new stream: those of the parent that they take the
-    /// place of, and their neighbours; where these are as deep as a base may be, what they are based on themselves.
-    ///
-    /// So a region that changes each day gets deeper until it may not, and is then a star around what is one step less deep,
-    /// until that is so old that the segment is better off alone.
-    pub fn near(&mut self, offset: u64, length: u64) -> Vec<BaseChunk> {
-        let from = self.expected(offset).saturating_sub(MARGIN);
-        let to = self.expected(offset + length).saturating_add(MARGIN);
-        let first = self.window.partition_point(|chunk| chunk.end() <= from);
-        let chunks = self.window.range(first..).take_while(|chunk| chunk.offset < to);
-        let chunks: Vec<ParentChunk> = chunks.filter(|chunk| chunk.facts.relied_on).cloned().collect();
+    /// Takes a chunk of this length near the place where one is expected for the same chunk, of which something changed: where
+    /// chunks change one behind the other, rows that were deleted would otherwise add up until the place is wrong.
+    pub fn align(&mut self, offset: u64, length: u64) {
+        let expected = self.expected(offset);
+        let alike = self.between(expected.saturating_sub(ALIGN), expected.saturating_add(ALIGN));
+        let alike = alike.filter(|chunk| u64::from(chunk.facts.chunk.length) == length);
+        if let Some(nearest) = alike.map(|chunk| chunk.offset).min_by_key(|at| at.abs_diff(expected)) {
+            self.drift = offset.cast_signed().wrapping_sub(nearest.cast_signed());
+        }
+    }
+
+    /// The chunks in a part of the parent that can be a base, and its neighbours that do not make it deeper; and whether no
+    /// chunk in it is too deep.
+    pub fn near(&self, part: &Range<u64>) -> (Vec<BaseChunk>, bool) {
+        let depth = |chunk: &ParentChunk| u32::from(chunk.facts.chunk.depth);
+        let able = |chunk: &&ParentChunk| depth(chunk) < CHAIN_MAX;
+        let Some(deepest) = self.between(part.start, part.end).filter(able).map(depth).max() else {
+            return (vec![], self.between(part.start, part.end).next().is_none());
+        };
+        let whole = self.between(part.start, part.end).all(|chunk| able(&chunk));
+        let near = self.between(part.start.saturating_sub(MARGIN), part.end.saturating_add(MARGIN));
+        (near.filter(|chunk| depth(chunk) <= deepest).map(|chunk| chunk.facts.chunk).collect(), whole)
+    }
+
+    /// What the chunks that [`Parent::near`] finds too deep are based on themselves.
+    pub fn behind_near(&mut self, part: &Range<u64>) -> Vec<BaseChunk> {
+        let chunks: Vec<ParentChunk> = self.between(part.start, part.end).cloned().collect();
         let mut near = Vec::new();
         for ParentChunk { facts, .. } in chunks {
-            match &facts.behind {
-                None => near.push(facts.chunk),
-                Some(behind) => near.extend(self.behind(behind, u64::from(facts.chunk.length))),
+            if let Some(behind) = facts.behind {
+                near.extend(self.behind(&behind, u64::from(facts.chunk.length)));
             }
         }
         near
+    }
+
+    /// The chunks in a part of the parent, but for those that this session does not rely on.
+    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &ParentChunk> {
+        let first = self.window.partition_point(|chunk| chunk.end() <= from);
+        self.window.range(first..).take_while(move |chunk| chunk.offset < to).filter(|chunk| chunk.facts.relied_on)
     }
 
     /// The part of a segment's base that a chunk of `length` bytes in the segment was probably compressed against.
@@ -210,7 +236,7 @@ impl Parent {
     }
 
     /// Where in the parent something is expected that is at `offset` in the new stream.
-    fn expected(&self, offset: u64) -> u64 {
+    pub fn expected(&self, offset: u64) -> u64 {
         offset.checked_add_signed(self.drift.saturating_neg()).unwrap_or(0)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use super::budget::{Budget, BytePermit};
@@ -17,6 +17,7 @@ use super::chunks::ChunkReader;
 use super::claim::{Claim, Claims, Owner};
 use super::cut::{Base, CutContext, CutCounts, OpenSegments, PlainSegment, StreamState};
 use super::executor::{Executor, run};
+use super::lineage::Lineage;
 use super::pack_writer::{PackContext, PackReceipt, PackWriter, Stage};
 use super::parent::Parent;
 use super::{Repository, RepositoryError};
@@ -31,6 +32,12 @@ use crate::seal::pack::CodedSegment;
 
 /// A segment that is at least this many times as long as what a base makes of it is not tried without one.
 const BASE_PAYS: usize = 4;
+
+/// Decoded segments that are kept while writing, in bytes: what a region of a stream is based on.
+const BASES_KEPT_BYTES: u64 = 24 << 20;
+
+/// Bases that are read at the same time: neighbours lie in the same segments, and each step of a chain holds some.
+const BASES_AT_ONCE: usize = 2;
 
 /// Bytes of a stream on their way to be cut, with the right to hold them.
 #[derive(Debug)]
@@ -85,6 +92,8 @@ struct Shared {
     options: SessionOptions,
     /// Reads what segments are compressed against.
     bases: Arc<ChunkReader>,
+    /// Lets few bases be read at a time.
+    reading_bases: Semaphore,
     packs: Mutex<PackWriter>,
     /// Segments being compressed, sealed and packed. They belong to the session: what was claimed in them is relied on, even
     /// when the component that met it first is given up.
@@ -128,8 +137,10 @@ impl WriteSession {
         let packs = Mutex::new(PackWriter::new(context, options.stage.clone()));
         let cut = CutContext::new(keys, &repository.config().profiles, claims);
         let (jobs, indexes, components) = (Mutex::default(), Mutex::default(), AtomicU32::new(0));
-        let bases = Arc::new(ChunkReader::cached(Arc::clone(&repository), Arc::clone(&options.executor)));
-        let shared = Arc::new(Shared { cut, options, bases, packs, jobs, indexes, components });
+        let bases = ChunkReader::cached(Arc::clone(&repository), Arc::clone(&options.executor));
+        let bases = Arc::new(bases.keeping(BASES_KEPT_BYTES));
+        let reading_bases = Semaphore::new(BASES_AT_ONCE);
+        let shared = Arc::new(Shared { cut, options, bases, reading_bases, packs, jobs, indexes, components });
         Ok(Self { repository, shared })
     }
 
@@ -304,16 +315,20 @@ impl ComponentWriter {
         OpenStream(Some(StreamState::new(ObjectType::ContentPack, profile)))
     }
 
-    /// Begins a stream of content that takes the place of `parent`, a stream of an earlier snapshot. Where this slot does not
-    /// read content, or the parent cannot be read, it is like any other.
-    pub fn content_after(&self, profile: ProfileName, parent: Option<&ContentRoot>) -> OpenStream {
+    /// Begins a stream of content that takes the place of earlier ones, the youngest first. Where this slot does not read
+    /// content, or they cannot be read, it is like any other.
+    pub fn content_after(&self, profile: ProfileName, earlier: &[&ContentRoot]) -> OpenStream {
         let mut state = StreamState::new(ObjectType::ContentPack, profile);
-        if let Some(root) = parent.filter(|_| self.repository.keys().reads_content())
-            && let Ok(parent) = Parent::new(&self.shared.bases, self.shared.cut.claims.clone(), root)
-        {
-            state.follow(parent);
+        if self.repository.keys().reads_content() {
+            let recipes: Vec<ContentRoot> = earlier.iter().filter_map(|root| root.recipe()).collect();
+            state.follow(self.lineage(earlier.iter().copied()), self.lineage(&recipes));
         }
         OpenStream(Some(state))
+    }
+
+    fn lineage<'a>(&self, roots: impl IntoIterator<Item = &'a ContentRoot>) -> Lineage {
+        let parent = |root| Parent::new(&self.shared.bases, self.shared.cut.claims.clone(), root).ok();
+        Lineage::new(roots.into_iter().filter_map(parent).collect())
     }
 
     /// Begins a stream of metadata: a tree.
@@ -352,7 +367,7 @@ impl ComponentWriter {
             let mut states: Vec<StreamState> =
                 streams.drain(..).map(|stream| stream.0.expect("a stream is whole between two calls")).collect();
             for state in &mut states {
-                state.read_parent(SEGMENT_SIZE_TARGET).await;
+                state.read_lineage(SEGMENT_SIZE_TARGET).await;
             }
             let mut segments = std::mem::replace(&mut self.segments, OpenSegments::new(self.owner));
             let shared = Arc::clone(&self.shared);
@@ -467,7 +482,9 @@ async fn store_segment(
     added_bytes: &AtomicU64,
 ) -> Result<(), RepositoryError> {
     let plain = std::mem::take(&mut segment.bytes);
+    let reading = shared.reading_bases.acquire().await.expect("never closed");
     let base = base_of(shared, &segment).await?;
+    drop(reading);
     let (coded, based) = run(&shared.options.executor, move || encode(&plain, &base)).await;
     if !based {
         segment.base = Base::default();

@@ -17,8 +17,9 @@ use crate::format::tree::ContentRoot;
 use crate::id::{ChunkId, PackId};
 use crate::limits::RECIPE_DEPTH_MAX;
 
-/// Runs of chunks that are fetched ahead. Each may pin one decoded segment, at most two MiB.
-const RUNS_AHEAD: usize = 4;
+/// Runs of chunks that are decoded ahead: where the stream changes between segments with each chunk, they must reach as far as the
+/// next segment that nobody decoded yet. Each may pin one decoded segment, at most two MiB, but most of them share a few.
+const RUNS_AHEAD: usize = 12;
 
 /// Chunks in one run: about what a segment of average chunks holds.
 const RUN_CHUNKS_MAX: usize = 64;
@@ -122,8 +123,8 @@ impl Runs {
 
     async fn located(&mut self) -> Result<Option<(ChunkId, Place)>, RepositoryError> {
         let Some(id) = self.ids.next().await? else { return Ok(None) };
-        let (kind, pack, segment, _) = self.ids.reader.locate(&id)?;
-        Ok(Some((id, (kind, pack, segment))))
+        let location = self.ids.reader.locate(&id)?;
+        Ok(Some((id, (location.kind, location.pack, location.segment))))
     }
 }
 
@@ -225,11 +226,7 @@ impl StreamReader {
                 async move {
                     // The bytes are held until all that lies in them is decoded.
                     let (run, _bytes) = run?;
-                    let mut pieces = VecDeque::new();
-                    for id in run.ids {
-                        pieces.push_back(reader.chunk(&id).await?);
-                    }
-                    Ok(pieces)
+                    reader.chunks(run.ids).await.map(VecDeque::from)
                 }
             })
             .buffered(RUNS_AHEAD)

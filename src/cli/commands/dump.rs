@@ -1,6 +1,8 @@
 //! `dump`: one component, or one artifact file, to standard output.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::cli::args::Dump;
@@ -19,7 +21,10 @@ pub async fn run(session: &Session, args: &Dump) -> Result<Exit, Failure> {
     let repository = session.open().await?;
     let snapshot = session.snapshot(&repository, &args.id, session.settings.deployment_name().as_deref()).await?;
     let path = args.path.as_deref().map(OsStrExt::as_bytes);
-    let mut out = Watched { out: io::stdout(), reader_gone: false };
+    // Not `io::stdout()`, which looks for the ends of lines and copies what comes behind the last.
+    let out = io::stdout().as_fd().try_clone_to_owned();
+    let out = out.map_err(|source| Failure::io("standard output could not be opened", source))?;
+    let mut out = Watched { out: File::from(out), reader_gone: false };
     let dumped = dump(&session.context, &repository, &snapshot, &args.component, path, &mut out).await;
     let flushed = out.flush();
     if out.reader_gone {
@@ -33,7 +38,7 @@ pub async fn run(session: &Session, args: &Dump) -> Result<Exit, Failure> {
 
 /// Standard output that remembers that its reader went away.
 struct Watched {
-    out: io::Stdout,
+    out: File,
     reader_gone: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Reading packs whole: name, seal, and the hash of each chunk. Several are in flight; results come in order.
+//! Reading packs whole: name, seal, and the hash of each chunk. Several are in flight; results come in order. Segments with
+//! bases come after all others ([`super::based`]).
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use futures::{StreamExt as _, stream};
 use super::super::chunks::{ChunkReader, open_segment};
 use super::super::executor::{Executor, run};
 use super::super::{Damage, RepositoryError, check_name, decode_damage, missing, seal_damage};
+use super::based::{self, Begun};
 use super::choice::{Candidate, Choice, choose, pack_prefix};
 use super::unchecked::Reason;
 use super::{Checker, Progress, ReadBefore};
@@ -29,6 +31,8 @@ pub(super) const PACKS_AHEAD: usize = 4;
 enum Read {
     /// All of it is what it should be.
     Sound { chunks: u64, opened: bool },
+    /// So are its bytes, and its segments without a base, which hold so many chunks.
+    Begun { chunks: u64 },
     /// Something is not.
     Damaged(Vec<Damage>),
     /// It is not there, or the index does not describe it any more.
@@ -78,22 +82,38 @@ impl Checker {
     }
 
     async fn read_packs(&mut self, packs: Vec<Candidate>, progress: Progress<'_>) -> Result<(), RepositoryError> {
-        let total = packs.iter().map(|candidate| candidate.size).sum();
+        let total: u64 = packs.iter().map(|candidate| candidate.size).sum();
         let reader = PackReader::new(self);
         let reads = stream::iter(packs).map({
             let reader = reader.clone();
             move |candidate| {
                 let reader = reader.clone();
-                async move { (candidate, reader.read(candidate.id).await) }
+                async move { (candidate, reader.read(candidate.id, Extent::Begin).await) }
             }
         });
         let mut reads = reads.buffered(PACKS_AHEAD).boxed();
-        let mut seen = 0;
+        let (mut seen, mut begun) = (0, Vec::new());
         while let Some((candidate, (bytes, read))) = reads.next().await {
-            seen += candidate.size;
-            self.pack_was_read(&reader, candidate, bytes, read?).await?;
+            match read? {
+                Read::Begun { chunks } => begun.push(Begun { candidate, bytes, chunks, damages: vec![] }),
+                read => {
+                    seen += candidate.size;
+                    self.pack_was_read(&reader, candidate, bytes, read).await?;
+                }
+            }
             progress(seen, total);
         }
+        drop(reads);
+        based::finish(&reader.chunks, &mut begun, |bytes| {
+            seen += bytes;
+            progress(seen.min(total), total);
+        })
+        .await?;
+        for Begun { candidate, bytes, chunks, damages } in begun {
+            let read = if damages.is_empty() { Read::Sound { chunks, opened: true } } else { Read::Damaged(damages) };
+            self.pack_was_read(&reader, candidate, bytes, read).await?;
+        }
+        progress(total, total);
         Ok(())
     }
 
@@ -109,7 +129,7 @@ impl Checker {
         let elsewhere = |read: &Read| match read {
             Read::Gone => true,
             Read::Damaged(damages) => damages.iter().any(|damage| matches!(damage.layer, "presence" | "chunk")),
-            Read::Sound { .. } => false,
+            Read::Sound { .. } | Read::Begun { .. } => false,
         };
         if elsewhere(&read) {
             self.refresh().await?;
@@ -117,7 +137,7 @@ impl Checker {
                 self.passed.entry(Reason::Vanished).or_default().add(candidate.size);
                 return Ok(());
             }
-            let (again, result) = reader.read(id).await;
+            let (again, result) = reader.read(id, Extent::Whole).await;
             bytes += again;
             read = result?;
         }
@@ -133,6 +153,7 @@ impl Checker {
                 self.checked.hashed.push(id);
                 self.passed.entry(Reason::NoContentKey).or_default().add(candidate.size);
             }
+            Read::Begun { .. } => unreachable!("this was to be read whole, and what was begun was finished"),
             Read::Damaged(damages) => damages.into_iter().for_each(|damage| self.damage_met(id, damage)),
             Read::Gone => {
                 let facts = self.view.packs().get(&id).copied();
@@ -156,6 +177,14 @@ impl Checker {
     }
 }
 
+/// How much of a pack is read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All but segments with bases.
+    Begin,
+    Whole,
+}
+
 /// Reads packs; does not judge.
 #[derive(Clone)]
 struct PackReader {
@@ -170,13 +199,13 @@ impl PackReader {
     }
 
     /// Reads a pack; gives the bytes that were read, and what came of it.
-    async fn read(&self, id: PackId) -> (u64, Result<Read, RepositoryError>) {
+    async fn read(&self, id: PackId, extent: Extent) -> (u64, Result<Read, RepositoryError>) {
         let mut bytes = 0;
-        let read = self.try_read(id, &mut bytes).await;
+        let read = self.try_read(id, extent, &mut bytes).await;
         (bytes, read)
     }
 
-    async fn try_read(&self, id: PackId, bytes: &mut u64) -> Result<Read, RepositoryError> {
+    async fn try_read(&self, id: PackId, extent: Extent, bytes: &mut u64) -> Result<Read, RepositoryError> {
         let repository = self.chunks.repository();
         let Some(entry) = repository.cache().pack(&id)? else { return Ok(Read::Gone) };
         let name = layout::object(entry.kind, &id);
@@ -194,6 +223,9 @@ impl PackReader {
             Err(damage) => return Ok(Read::Damaged(vec![damage])),
         };
         let (opener, mut chunks) = (Arc::new(opened.0), opened.1);
+        if extent == Extent::Begin && pack.entry.segments.iter().any(|segment| !segment.base.is_empty()) {
+            return Ok(Read::Begun { chunks });
+        }
         let mut damages = Vec::new();
         for (ordinal, segment) in (0u32..).zip(&pack.entry.segments).filter(|(_, segment)| !segment.base.is_empty()) {
             let base = match self.base(segment).await? {

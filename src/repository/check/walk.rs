@@ -43,6 +43,11 @@ impl Walk<'_> {
 
     /// A chunk is whole if any pack that holds it is, and what its segment there is based on.
     fn one(&mut self, id: &ChunkId) -> Result<u64, RepositoryError> {
+        // Almost all chunks are whole in the first place where they are, which neighbours share: that needs no look-up each.
+        let location = self.reader.locate(id)?;
+        if self.is_whole(&location.pack) && self.blame_bases(location.pack, location.segment)?.is_none() {
+            return Ok(location.length.into());
+        }
         let (length, blamed) = self.blame(id, BASE_DEPTH_MAX)?;
         self.hurt.extend(blamed);
         Ok(length)
@@ -56,7 +61,7 @@ impl Walk<'_> {
         let mut blamed = None;
         for location in found.iter().filter(|location| location.is_within(depth)) {
             let named = self.view.packs().contains_key(&location.pack);
-            let missed = match named && !self.hurt_packs.contains(&location.pack) {
+            let missed = match self.is_whole(&location.pack) {
                 true => self.blame_bases(location.pack, location.segment)?,
                 false => Some(location.pack).filter(|_| named),
             };
@@ -66,6 +71,11 @@ impl Walk<'_> {
             }
         }
         Ok((length, blamed.or(Some(first.pack))))
+    }
+
+    /// Whether an index names a pack, and nothing was found to be wrong with it.
+    fn is_whole(&self, pack: &PackId) -> bool {
+        self.view.packs().contains_key(pack) && !self.hurt_packs.contains(pack)
     }
 
     fn blame_bases(&mut self, pack: PackId, segment: u32) -> Result<Option<PackId>, RepositoryError> {
