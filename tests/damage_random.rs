@@ -171,7 +171,7 @@ impl World {
     }
 
     async fn back_up_stream(&mut self, context: &Context, day: u8) {
-        let content = [backup::noise(100, 2_000).repeat(12), backup::noise(day, 2_000)].concat();
+        let content = [backup::noise(100, 2_000).repeat(20), backup::noise(day, 2_000)].concat();
         let repository = self.open(context, &self.store).await.expect("opened");
         let id = backup::back_up(&repository, &content).await;
         self.expected.insert((id, "database", None), content);
