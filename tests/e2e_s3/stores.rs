@@ -55,10 +55,13 @@ async fn the_probe_finds_out_a_server_that_lets_several_creators_win() {
     let refused = store.put_new(&name("one"), Bytes::from_static(b"y")).await;
     assert!(matches!(refused, Err(StoreError::AlreadyExists { .. })), "{refused:?}");
     let not_atomic = |lack: &Lack| matches!(lack, Lack::Winners { .. } | Lack::OtherBytes);
+    let mut found = 0;
     for _ in 0..20 {
         let lacks = probe(&server.store("backup"), &SystemEntropy).await.unwrap();
-        assert!(lacks.iter().any(not_atomic), "{lacks:?}");
+        found += usize::from(lacks.iter().any(not_atomic));
     }
+    // It is a race: on a machine that is busy otherwise, all creators of one probe may come one after the other.
+    assert!(found >= 17, "found out by {found} of 20 probes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
