@@ -375,6 +375,27 @@ async fn what_prune_deletes_repair_does_not_pardon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_a_manifest_is_lost_nothing_is_condemned() {
+    let world = World::new().await;
+    let id = world.back_up(&noise(1, 500_000)).await;
+    let held = Decisions { held: BTreeSet::from([id]), ..Decisions::default() };
+    world.open().await.decide(&claimant("hold"), |_| Ok(held.clone())).await.expect("held");
+    let name = layout::object(ObjectType::Manifest, &id);
+    let manifest = world.store.get(&name, u64::MAX).await.expect("there");
+    world.store.delete(&name).await.expect("deleted");
+    world.clock.advance(10 * HOUR);
+    let repository = world.open().await;
+    let lease = RunLease::begin(&repository, claimant("prune")).await.expect("a lease");
+    let options = SweepOptions { grace: GRACE, max_repack: u64::MAX };
+    let error = sweep(&repository, &world.executor, &lease, options).await.expect_err("what it needs is not known");
+    assert!(matches!(&error, RepositoryError::Damaged(damage) if damage.object == name.as_str()), "{error}");
+    lease.end().await;
+    assert!(world.open().await.record().await.expect("read").condemned.is_empty());
+    world.store.put_new(&name, manifest).await.expect("put back");
+    world.prune().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_lives_in_mostly_dead_packs_is_moved_and_the_packs_go() {
     let world = World::new().await;
     let (dead, alive) = (noise(1, 6_000_000), noise(2, 1_000_000));

@@ -74,13 +74,6 @@ pub enum CacheError {
     },
 }
 
-impl Location {
-    /// Whether a segment whose bases may be that deep can be based on it; whatever is no base may be as deep as it likes.
-    pub fn is_within(&self, depth: u32) -> bool {
-        u32::from(self.depth) <= depth
-    }
-}
-
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -96,6 +89,13 @@ pub struct Location {
     pub length: u32,
     /// Depth of the segment: a base must be less deep than what it is a base of.
     pub depth: u8,
+}
+
+impl Location {
+    /// Whether a segment whose bases may be that deep can be based on it; whatever is no base may be as deep as it likes.
+    pub fn is_within(&self, depth: u32) -> bool {
+        u32::from(self.depth) <= depth
+    }
 }
 
 /// Pack; kind and depth; segment, position and length.

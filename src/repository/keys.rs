@@ -16,8 +16,8 @@ use crate::format::key_file::KeyFile;
 use crate::format::key_slot::{KeySlot, Role};
 use crate::format::layout;
 use crate::id::{ObjectId, ObjectName, SlotId};
-use crate::seal::change::{self, NewSlot, Renewal, add_slot, next_config, renew};
-use crate::seal::slot::NewCredential;
+use crate::seal::change::{NewSlot, Renewal, add_slot, next_config, renew};
+use crate::seal::slot::{NewCredential, newest_versions};
 use crate::storage::StoreError;
 
 /// The key slots that there are.
@@ -27,13 +27,6 @@ pub struct Slots {
     pub slots: Vec<KeySlot>,
     /// The damage among them.
     pub damages: Vec<Damage>,
-}
-
-impl Slots {
-    /// The slots that open something.
-    pub fn open(&self) -> impl Iterator<Item = &KeySlot> {
-        self.slots.iter().filter(|slot| !slot.is_removed())
-    }
 }
 
 /// What a change wrote.
@@ -63,7 +56,7 @@ impl Repository {
     /// The key slots.
     pub async fn key_slots(&self) -> Result<Slots, RepositoryError> {
         let (slots, damages) = read_slots(&**self.store(), self.config()).await?;
-        let mut slots = change::newest(&slots);
+        let mut slots: Vec<KeySlot> = newest_versions(&slots).cloned().collect();
         slots.sort_by_key(|slot| (slot.created_at, slot.slot));
         Ok(Slots { slots, damages })
     }

@@ -7,11 +7,11 @@ use ed25519_dalek::SigningKey;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::SealError;
 use super::keys::{ContentPublic, Keys};
 use super::slot::{
     ClearType, Holder, NewCredential, granted, make_slot, newest_versions, public_key, sign_clear, x25519_public,
 };
-use super::{SealError, slot};
 use crate::env::{Entropy, random_bytes};
 use crate::format::config::Config;
 use crate::format::key_file::KeyFile;
@@ -141,9 +141,4 @@ fn removed_form(old: &KeySlot, version: u32, now: Timestamp) -> KeySlot {
 
 fn new_signer(entropy: &dyn Entropy) -> SigningKey {
     SigningKey::from_bytes(&random_bytes(entropy))
-}
-
-/// The slots that there are, removed ones included, each in its newest version.
-pub fn newest(slots: &[KeySlot]) -> Vec<KeySlot> {
-    slot::newest_versions(slots).cloned().collect()
 }

@@ -518,3 +518,19 @@ pub(super) fn public_key(what: &'static str, text: &str) -> Result<[u8; 32], Sea
 pub(super) fn x25519_public(secret: &SecretBytes) -> [u8; 32] {
     x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(**secret)).to_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::SystemEntropy;
+    use crate::format::config::Profiles;
+
+    #[test]
+    fn a_config_with_a_damaged_feature_is_damaged_and_not_newer() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut config = found_repository(&SystemEntropy, now, Profiles::DEFAULT, NewCredential::KeyFile).config;
+        let at = config.windows(FEATURE_DELETION.len()).position(|name| name == FEATURE_DELETION.as_bytes());
+        config[at.expect("it names the feature")] ^= 1;
+        assert_eq!(open_config(&config).err(), Some(SealError::Signature));
+    }
+}

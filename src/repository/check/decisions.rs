@@ -43,19 +43,7 @@ impl Checker {
             self.report(damage, vec![hurts]);
         }
         let mut record = Record::default();
-        for (number, mark) in
-            marks.into_iter().filter(|(number, _)| restated.is_none_or(|restated| *number >= restated))
-        {
-            let decided = mark.decisions;
-            record.newest = number;
-            record.forgotten.extend(decided.forgotten);
-            record.confirmed.extend(decided.confirmed);
-            record.quarantined.retain(|id| !decided.reinstated.contains(id));
-            record.quarantined.extend(decided.quarantined);
-            record.condemned.retain(|pack, _| !decided.pardoned.contains(pack) || record.doomed.contains(pack));
-            record.condemned.extend(decided.condemned.into_iter().map(|pack| (pack, number)));
-            record.doomed.extend(decided.doomed);
-        }
+        marks.values().for_each(|mark| record.add(mark, None));
         self.view.record = record;
         Ok(())
     }
