@@ -206,6 +206,24 @@ fn a_manifest_comes_back_from_a_replica() {
 }
 
 #[test]
+fn what_came_back_is_read_in_the_store_and_not_in_the_local_cache() {
+    for damage in [Damage::Flipped, Damage::Missing] {
+        let world = World::with_replica();
+        // This machine knows all recipes and trees by now.
+        world.sandbox.run(["prune"]).ok();
+        for name in world.objects("snapshots/") {
+            world.damage(&name, damage);
+        }
+        for name in world.objects("trees/") {
+            world.damage(&name, Damage::Flipped);
+        }
+        let replica = world.replica();
+        world.repair(&["--from", replica.to_str().expect("text")]).ok();
+        world.assert_whole(&format!("{damage:?}"));
+    }
+}
+
+#[test]
 fn a_manifest_that_nobody_has_is_told_and_given_up_only_on_demand() {
     let mut world = World::new();
     let name = world.objects("snapshots/").remove(0);

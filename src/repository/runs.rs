@@ -40,7 +40,7 @@ pub struct Run {
     pub last_written: Timestamp,
     /// How long the last lease holds; zero: the run has ended.
     pub period: Duration,
-    /// Its lease objects.
+    /// Its lease objects, the last one last.
     pub names: Vec<ObjectName>,
 }
 

@@ -149,6 +149,8 @@ struct Gone {
 struct Objects {
     there: BTreeMap<ObjectName, Held>,
     gone: BTreeMap<ObjectName, Gone>,
+    /// When something was last damaged.
+    damaged_at: Option<Timestamp>,
 }
 
 struct Shelf {
@@ -234,12 +236,14 @@ impl World {
         names.filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
     }
 
-    /// Whether somebody else than machine `number` stored or decided anything since `since`.
+    /// Whether somebody else than machine `number` stored, decided or damaged anything since `since`.
     pub fn others_stored(&self, place: Place, number: usize, since: Timestamp) -> bool {
         let mut shelf = self.shelf();
         let stores = |name: &ObjectName| !["leases/", "reports/"].iter().any(|at| name.as_str().starts_with(at));
         let new = |held: &Held| held.by != number && held.stored_at.as_second() >= since.as_second();
-        shelf.at(place).there.iter().any(|(name, held)| stores(name) && new(held))
+        let objects = shelf.at(place);
+        objects.damaged_at.is_some_and(|at| at >= since)
+            || objects.there.iter().any(|(name, held)| stores(name) && new(held))
     }
 
     /// Whether the object is there and hashes to `id`.
@@ -251,7 +255,8 @@ impl World {
     /// Damages an object of the source, which keeps its time. `false` if it is not there.
     pub fn damage(&self, name: &ObjectName, harm: Harm, bit: u64) -> bool {
         self.note(&format!("{name}: {harm:?}"));
-        let mut shelf = self.shelf();
+        let (now, mut shelf) = (self.now(), self.shelf());
+        shelf.source.damaged_at = Some(now);
         match harm {
             Harm::Remove => shelf.source.there.remove(name).is_some(),
             Harm::Flip => {

@@ -13,6 +13,7 @@ use crate::repository::executor::Executor;
 use crate::repository::lease::Claimant;
 use crate::repository::loss::{Holdings, Lacking, Walker};
 use crate::repository::marks::Record;
+use crate::repository::reach::Reach;
 use crate::repository::runs::Run;
 use crate::repository::snapshots::Snapshot;
 use crate::repository::{Repository, RepositoryError};
@@ -50,7 +51,8 @@ pub struct Examined {
 /// is not brought up to date.
 ///
 /// Condemned packs that are needed are read: an earlier repair may have condemned them because they are damaged, when no manifest
-/// that needs them could be read.
+/// that needs them could be read. So are the recipes and trees of snapshots that do not count yet: the check passed over these, and
+/// the local cache may hold what is damaged in the store.
 pub async fn examine(
     repository: &Arc<Repository>,
     executor: &Arc<dyn Executor>,
@@ -59,10 +61,33 @@ pub async fn examine(
     loop {
         let examined = look(repository, executor, pretended).await?;
         // Each that is damaged is trusted no more, so that this ends.
-        if !find_damaged(repository, &examined.pardon).await? {
+        let mut found = find_damaged(repository, &examined.pardon).await?;
+        if pretended.is_none() {
+            found |= find_damaged_descriptions(repository, executor, &examined.snapshots).await?;
+        }
+        if !found {
             return Ok(examined);
         }
     }
+}
+
+/// Reads the recipes and trees of those snapshots that do not count yet, and remembers which packs are damaged; whether any is that
+/// was not known to be.
+async fn find_damaged_descriptions(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    snapshots: &[Snapshot],
+) -> Result<bool, RepositoryError> {
+    let known = repository.cache().damaged_packs()?;
+    let mut reach = Reach::new(Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(executor))));
+    for snapshot in snapshots.iter().filter(|snapshot| !snapshot.is_certain()) {
+        match reach.snapshot(&snapshot.manifest, &mut |_| Ok(())).await {
+            // What lies behind the first damage is read once that was mended.
+            Ok(()) | Err(RepositoryError::Damaged(_) | RepositoryError::MissingChunk { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(repository.cache().damaged_packs()? != known)
 }
 
 /// Reads packs, and remembers which are damaged; whether any is.

@@ -50,10 +50,10 @@ pub async fn mend_object(
     };
     if !pretend {
         let name = layout::object(kind, id);
+        if kind == ObjectType::Manifest {
+            keep_in_mind(repository, claimant, *id).await?;
+        }
         if damage.layer != "presence" {
-            if kind == ObjectType::Manifest {
-                keep_in_mind(repository, claimant, *id).await?;
-            }
             repository.store().delete(&name).await?;
         }
         match repository.store().put_new(&name, stored).await {
@@ -65,8 +65,8 @@ pub async fn mend_object(
     Ok(Mended::Brought)
 }
 
-/// Quarantines a snapshot. If this run dies while its manifest is gone, the next one knows by the mark that it was there; that it
-/// is whole is decided later.
+/// Quarantines a snapshot. If this run dies while its manifest is gone, the next one knows by the mark that it was there. That it is
+/// whole is decided later: no check saw what it needs while its manifest could not be read.
 async fn keep_in_mind(repository: &Repository, claimant: &Claimant, id: SnapshotId) -> Result<(), RepositoryError> {
     let decide = |record: &Record| {
         let known = record.quarantined.contains(&id) || record.forgotten.contains(&id);

@@ -328,17 +328,23 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    /// Removes the leases of runs that have been dead for much longer than anybody could doubt.
+    /// Removes the leases of runs that have been dead for much longer than anybody could doubt. The last one of each goes last: it
+    /// says whether the run ended in time, which `repair` asks of manifests that it put back, also if this run dies here.
     async fn tidy_leases(&self, swept: &mut Swept) -> Result<(), RepositoryError> {
         let standing = self.standing().await?;
         let long_dead = |run: &&crate::repository::runs::Run| {
             !run.is_alive(standing.now, standing.margin)
                 && elapsed(run.last, standing.now.store) >= run.period + standing.grace + standing.margin
         };
-        let names: Vec<ObjectName> =
-            standing.runs.values().filter(long_dead).flat_map(|run| run.names.clone()).collect();
-        swept.deleted_leases = names.len() as u64;
-        self.delete_all(names, swept).await
+        let (mut earlier, mut last) = (Vec::new(), Vec::new());
+        for run in standing.runs.values().filter(long_dead) {
+            let mut names = run.names.clone();
+            last.extend(names.pop());
+            earlier.append(&mut names);
+        }
+        swept.deleted_leases = (earlier.len() + last.len()) as u64;
+        self.delete_all(earlier, swept).await?;
+        self.delete_all(last, swept).await
     }
 
     /// Says all that the marks say in one, when they are many, and removes the others.
