@@ -76,9 +76,15 @@ impl Lineage {
             if whole {
                 return base;
             }
-            let (near, all) = elder.near(&(elder.expected(piece.start)..elder.expected(piece.end)));
-            base.extend(near);
-            whole = all;
+            let places = elder
+                .places(youngest, &parts)
+                .unwrap_or_else(|| vec![elder.expected(piece.start)..elder.expected(piece.end)]);
+            whole = true;
+            for place in &places {
+                let (near, all) = elder.near(place);
+                base.extend(near);
+                whole &= all;
+            }
         }
         if !whole {
             base.extend(self.0[0].behind_near(&parts[0]));

@@ -41,6 +41,9 @@ const WINDOW_CHUNKS_MAX: usize = 200_000;
 pub const CHAIN_MAX: u32 = 4;
 const _: () = assert!(CHAIN_MAX <= crate::limits::BASE_DEPTH_MAX);
 
+/// Among so many chunks next to a place one is looked for that an elder stream has as well.
+const NEIGHBOURS_MAX: usize = 64;
+
 /// Packs whose chunks are kept at hand: neighbours in a stream are neighbours in packs.
 const PACKS_KEPT: usize = 4;
 
@@ -191,6 +194,30 @@ impl Parent {
         let whole = self.between(part.start, part.end).all(|chunk| able(&chunk));
         let near = self.between(part.start.saturating_sub(MARGIN), part.end.saturating_add(MARGIN));
         (near.filter(|chunk| depth(chunk) <= deepest).map(|chunk| chunk.facts.chunk).collect(), whole)
+    }
+
+    /// Where `parts` of a younger stream were in this one, by the chunks next to them that are in both: what changes every day is between
+    /// such, though the new stream shares none of it. `None` if none is near.
+    pub fn places(&self, younger: &Self, parts: &[Range<u64>]) -> Option<Vec<Range<u64>>> {
+        let mut places: Vec<Range<u64>> = Vec::new();
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let first = younger.window.partition_point(|chunk| chunk.end() <= part.start);
+            let behind = younger.window.partition_point(|chunk| chunk.offset < part.end);
+            let shift = |chunk: &ParentChunk| {
+                let here = self.find(&chunk.facts.chunk.id, chunk.facts.chunk.length.into())?;
+                Some(here.cast_signed().wrapping_sub(chunk.offset.cast_signed()))
+            };
+            let before = younger.window.range(..first).rev().take(NEIGHBOURS_MAX).find_map(shift);
+            let after = younger.window.range(behind..).take(NEIGHBOURS_MAX).find_map(shift);
+            let moved = |at: u64, by: i64| at.checked_add_signed(by).unwrap_or(0);
+            for by in before.into_iter().chain(after) {
+                let place = moved(part.start, by)..moved(part.end, by);
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        (!places.is_empty()).then_some(places)
     }
 
     /// What the chunks that [`Parent::near`] finds too deep are based on themselves.

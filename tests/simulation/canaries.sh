@@ -3,12 +3,12 @@
 #
 #   tests/simulation/canaries.sh [SEEDS [NAME...]]
 #
-# SEEDS (default 800) is how many schedules each may take. All are built at once: in the copy each expression asks the environment
+# SEEDS (default 3500) is how many schedules each may take. All are built at once: in the copy each expression asks the environment
 # whether it is to be broken. The copy lies in the target folder CANARY_TARGET (default: canaries below the cache of the tests), so that
 # the next run builds little. Exit status 0 only if all were found out, and nothing was found where nothing is broken.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-seeds=${1:-800}
+seeds=${1:-3500}
 shift || true
 chosen=("$@")
 export CARGO_TARGET_DIR=${CANARY_TARGET:-${XDG_CACHE_HOME:-$HOME/.cache}/infrahub-backup-tests/canaries}
