@@ -46,7 +46,8 @@ fn everything_comes_back() {
     let before = real.content();
     let mut said = sandbox.run(["create", "--init", "-v", "-v"]).ok().err;
     real.assert_running();
-    let policy = real.docker(&["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &real.container("database")]);
+    let policy =
+        real.docker(&["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &real.container("database")]);
     assert_eq!(policy, "no", "the database came back although nothing but the backup starts it");
     let id = sandbox.snapshots().remove(0);
 
@@ -153,7 +154,7 @@ fn of_two_projects_the_right_one_is_touched() {
     let Some(real) = Project::take("two Compose projects side by side") else { return };
     // A policy that would start the database again while it is dumped.
     let second = Project::up("two", "always").expect("the first is up");
-    let sandbox = real.sandbox();
+    let sandbox = real.sandbox_without_name();
     let listed = sandbox.run(["environment", "list"]).ok().text();
     assert!(listed.contains(&format!("  {}\n", real.name())) && listed.contains(&format!("  {}\n", second.name())));
     sandbox.run(["create", "--init"]).with_code(1).says(&["more than one", real.name(), second.name(), "--project"]);

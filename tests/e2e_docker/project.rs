@@ -86,8 +86,15 @@ impl Project {
         &self.environment["DOCKER_PROJECT"]
     }
 
-    /// A sandbox whose binary finds the engine.
+    /// A sandbox whose binary finds the project.
     pub fn sandbox(&self) -> Sandbox {
+        let mut sandbox = self.sandbox_without_name();
+        sandbox.set("INFRAHUB_PROJECT", self.name());
+        sandbox
+    }
+
+    /// A sandbox whose binary finds the engine only.
+    pub fn sandbox_without_name(&self) -> Sandbox {
         let mut sandbox = Sandbox::new();
         sandbox.set("DOCKER_HOST", &self.environment["DOCKER_HOST"]);
         sandbox

@@ -1,5 +1,5 @@
-//! One running command: a child in its own group, or what a [`Place`](super::Place) runs; its standard error read, all of it ended when it
-//! must end.
+//! One running command: a child in its own group, or what a [`Place`](super::place::Place) runs; its standard error read, all of
+//! it ended when it must end.
 //!
 //! Holds: the group is never signalled after its leader was reaped, since the number may belong to somebody else by then.
 
@@ -217,7 +217,8 @@ async fn start_placed(
         return Err(ExecError::Empty);
     }
     let mut env = variables(spec, masker).await?;
-    env.push(("LC_ALL".to_owned(), Zeroizing::new("C".to_owned())));
+    // Not plain `C`: Java would take it for ASCII, and a password in its environment for another one.
+    env.push(("LC_ALL".to_owned(), Zeroizing::new("C.UTF-8".to_owned())));
     let command = PlacedCommand { argv, env, cwd: spec.cwd.clone(), stdin: streams == Streams::Input };
     let started = Instant::now();
     let placed = place.start(command).await;

@@ -2,8 +2,9 @@
 //!
 //! Holds: every child leads a process group of its own, and that whole group is killed on abort, on a timeout and when its
 //! handle is dropped. Standard error is read all the time, so that a talkative child never blocks. Standard input is
-//! `/dev/null` unless bytes are loaded. `LC_ALL` is `C`. The secrets of this tool's own repository are not in a child's
-//! environment, and no secret is in its arguments. The end of a child's output is not success: only its exit status is.
+//! `/dev/null` unless bytes are loaded. `LC_ALL` is `C`, in a place of its own `C.UTF-8`. The secrets of this tool's own
+//! repository are not in a child's environment, and no secret is in its arguments. The end of a child's output is not
+//! success: only its exit status is.
 //!
 //! Does not: reach processes that left the group by `setsid`, or what a wrapper such as `ssh` started on another machine
 //! (that ends when its connection does). The environment does not cross such a wrapper either; on the other side secrets
