@@ -4,6 +4,7 @@
 //! did not test.
 
 mod project;
+mod speed;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -54,7 +55,8 @@ fn everything_comes_back() {
     real.spoil();
     let spoilt = real.content();
     assert!(before.iter().zip(&spoilt).all(|(before, spoilt)| before != spoilt), "{spoilt:?}");
-    sandbox.run(["create"]).ok();
+    // Half of the rows are gone.
+    sandbox.run(["create", "--allow-shrink"]).ok();
     said += &sandbox.run(["restore", &id, "--yes", "-v", "-v"]).ok().err;
     real.assert_running();
     assert_eq!(real.content(), before);
@@ -135,11 +137,7 @@ fn a_restore_killed_during_the_load_is_accepted_by_resume_and_done_again() {
     let restore = ["restore", &id, "--yes", "--no-safety-snapshot", "--component", "database"];
     let running = sandbox.start("restore", restore);
     // The first ones empty the cache and the queue; this one loads.
-    wait_until("the load began", || {
-        let ours = real.ours();
-        let images = ours.lines().map(|id| real.docker(&["inspect", "--format", "{{.Config.Cmd}}", id]));
-        images.into_iter().any(|command| command.contains("load"))
-    });
+    wait_until("the load began", || real.commands_of_ours().contains("database load"));
     running.signal(Signal::KILL);
     running.wait();
     sandbox.run(["create"]).with_code(3).says(&["neither the old nor the new"]);

@@ -86,6 +86,11 @@ impl Project {
         &self.environment["DOCKER_PROJECT"]
     }
 
+    /// Where its engine is.
+    pub fn engine(&self) -> &str {
+        &self.environment["DOCKER_HOST"]
+    }
+
     /// A sandbox whose binary finds the project.
     pub fn sandbox(&self) -> Sandbox {
         let mut sandbox = self.sandbox_without_name();
@@ -205,6 +210,12 @@ impl Project {
     pub fn ours(&self) -> String {
         let filter = format!("label={OURS}={}", self.name());
         self.docker(&["ps", "-aq", "--filter", &filter])
+    }
+
+    /// What runs in them.
+    pub fn commands_of_ours(&self) -> String {
+        let filter = format!("label={OURS}={}", self.name());
+        self.docker(&["ps", "--no-trunc", "--format", "{{.Command}}", "--filter", &filter])
     }
 
     /// Waits until a backup dumps or loads the database; the container that it does that in.
