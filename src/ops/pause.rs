@@ -237,3 +237,81 @@ pub fn left_open(deployment: &str, error: Error) -> Error {
         error,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::deployment::{Deployment, DeploymentKind};
+    use crate::provider::ProviderError;
+
+    /// `server` needs `database` and `manager`, `manager` needs `cache`.
+    struct Needs(Deployment);
+
+    #[async_trait]
+    impl Provider for Needs {
+        fn deployment(&self) -> &Deployment {
+            &self.0
+        }
+        fn after(&self, service: &str) -> Vec<String> {
+            match service {
+                "server" => names(&["database", "manager"]),
+                "manager" => names(&["cache"]),
+                _ => vec![],
+            }
+        }
+        async fn state(&self, _: &str) -> Result<ServiceState, ProviderError> {
+            Ok(ServiceState::Running)
+        }
+        async fn stop(&self, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+        async fn start(&self, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+        async fn wait_ready(&self, _: &str, _: Duration) -> Result<(), ProviderError> {
+            Ok(())
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn provider() -> Needs {
+        Needs(Deployment {
+            name: "d".to_owned(),
+            kind: DeploymentKind::Docker,
+            services: names(&["database", "cache", "manager", "server"]),
+            components: vec![],
+            evidence: String::new(),
+        })
+    }
+
+    fn stops(left: &[&str], going_down: &[&str]) -> Option<&'static str> {
+        let all = ["database", "cache", "manager", "server"];
+        let at = next_to_stop(&provider(), &names(left), &names(going_down))?;
+        all.into_iter().find(|name| *name == left[at])
+    }
+
+    #[test]
+    fn a_service_stops_only_when_nothing_that_needs_it_is_left_or_still_going_down() {
+        let left = ["database", "cache", "manager", "server"];
+        assert_eq!(stops(&left, &[]), Some("server"));
+        assert_eq!(stops(&left[..3], &["server"]), None);
+        assert_eq!(stops(&left[..3], &[]), Some("manager"));
+        // The database need not wait for the manager.
+        assert_eq!(stops(&left[..2], &["manager"]), Some("database"));
+    }
+
+    #[test]
+    fn a_service_starts_only_when_nothing_that_it_needs_is_left_or_still_starting() {
+        let next = |left: &[&str], starting: &[&str]| next_to_start(&provider(), &names(left), &names(starting));
+        assert_eq!(next(&["server", "manager", "cache", "database"], &[]), Some(3));
+        assert_eq!(next(&["server", "manager", "cache"], &["database"]), Some(2));
+        assert_eq!(next(&["server", "manager"], &["database", "cache"]), None);
+        assert_eq!(next(&["server"], &["manager"]), None);
+        assert_eq!(next(&["server"], &[]), Some(0));
+    }
+}

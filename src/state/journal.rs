@@ -391,6 +391,19 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_tells_the_way_back_to_a_compose_project() {
+        use crate::deployment::{Endpoint, TlsFiles};
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let lock = state.lock_deployment("d", None).unwrap();
+        let tls = Some(TlsFiles::in_folder(Path::new("/certs")));
+        let endpoint = Endpoint { host: "tcp://h:2376".to_owned(), tls };
+        let way = Way::Docker(DockerWay { endpoint, project: "infrahub".to_owned() });
+        Journal::begin(&lock, "create", RUN, Some(way.clone())).unwrap();
+        assert_eq!(state.open_journal("d").unwrap().unwrap().way, Some(way));
+    }
+
+    #[test]
     fn a_torn_last_line_is_ignored() {
         let (_folder, state) = killed(&[was_running(&["a"]), stopping("a")]);
         tear(&state, r#"{"entry":"started","ser"#);
