@@ -14,11 +14,11 @@ use infrahub_backup::provider::secret::Masker;
 
 use crate::project::Project;
 
-const BYTES: usize = 1 << 30;
+const BYTES: usize = 256 << 20;
 const PIECE: usize = 1 << 18;
 
 /// Times each is tried, the best counts: other work of the machine disturbs some of them.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// How much of the command line's speed must be reached at the least. On an idle machine it is about all of it; this only
 /// notices what is wrong in kind, such as a copy byte by byte.
@@ -76,7 +76,7 @@ fn beside(real: &Project, script: &str, input: Stdio) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::await_holding_lock, reason = "one test at a time has the project")]
-async fn a_gibibyte_goes_both_ways_at_about_the_speed_of_the_engines_own_command_line() {
+async fn a_large_stream_goes_both_ways_at_about_the_speed_of_the_engines_own_command_line() {
     let Some(real) = Project::take("the speed of streams on Docker") else { return };
     let provider = provider(&real).await;
     let (mut ours, mut theirs) = ([Duration::MAX; 2], [Duration::MAX; 2]);
@@ -90,7 +90,7 @@ async fn a_gibibyte_goes_both_ways_at_about_the_speed_of_the_engines_own_command
     }
     for (way, (ours, theirs)) in ["out", "into"].iter().zip(ours.iter().zip(&theirs)) {
         let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
-        eprintln!("1 GiB {way}: {ours:?}, docker exec {theirs:?}, ratio {ratio:.2}");
+        eprintln!("256 MiB {way}: {ours:?}, docker exec {theirs:?}, ratio {ratio:.2}");
         assert!(ratio >= RATIO_MIN, "{way}: {ratio}");
     }
 }
