@@ -1,6 +1,7 @@
 //! What there is to back up, as plain data: services, components, versions, each with its evidence.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,61 @@ pub enum DeploymentKind {
     Files,
     /// Commands from a configuration file.
     Bespoke,
+    /// The containers of a Compose project.
+    Docker,
+}
+
+/// How a deployment is reached again, without secrets: what a journal remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// By this configuration file.
+    Config(PathBuf),
+    /// By a Docker engine.
+    Docker(DockerWay),
+}
+
+/// A Compose project and the engine that runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerWay {
+    /// Where the engine is.
+    pub endpoint: Endpoint,
+    /// The project.
+    pub project: String,
+}
+
+/// Where a Docker engine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `unix://PATH` or `tcp://HOST:PORT`.
+    pub host: String,
+    /// The files for TLS, where it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+}
+
+impl Endpoint {
+    /// Its socket, where it is one of this machine.
+    pub fn socket(&self) -> Option<&Path> {
+        self.host.strip_prefix("unix://").map(Path::new)
+    }
+}
+
+/// The files by which an engine and its client know each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsFiles {
+    /// Who signed the engine's certificate.
+    pub ca: PathBuf,
+    /// The client's certificate.
+    pub cert: PathBuf,
+    /// The client's key.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// The usual names in a folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { ca: folder.join("ca.pem"), cert: folder.join("cert.pem"), key: folder.join("key.pem") }
+    }
 }
 
 /// One deployment.
@@ -41,7 +97,7 @@ pub struct ComponentInfo {
     /// Services that must be stopped while it is loaded.
     pub stopped_for_load: Vec<String>,
     /// The folder, where it is a folder of files.
-    pub folder: Option<std::path::PathBuf>,
+    pub folder: Option<PathBuf>,
 }
 
 /// What a component is.

@@ -157,7 +157,6 @@ fn a_planned_command_says_that_it_is_not_built_yet() {
 #[test]
 fn what_the_predecessor_reached_and_this_does_not_is_said_so() {
     let machine = Machine::new();
-    machine.run(&["create", "--project", "x"]).ends(1).tells("the Docker Compose provider is not built yet");
     machine.run(&["create", "--k8s-namespace", "x"]).ends(1).tells("the Kubernetes provider is not built yet");
     machine.run(&["--backend", "tarball", "create"]).ends(1).tells("not built yet");
     machine

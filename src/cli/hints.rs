@@ -11,6 +11,29 @@ pub fn of(error: &Error) -> Option<String> {
         ("holds a restic repository", "use another --repo; the old one stays readable with restic"),
         ("is not empty and holds no repository", "use another --repo, or a folder of its own: --repo PATH/repository"),
         ("there is already a repository", "back up into it: infrahub-backup create"),
+        (
+            "no Docker engine answers",
+            "name the engine: DOCKER_HOST=unix:///PATH; without Docker, describe the deployment in infrahub-backup.toml",
+        ),
+        (
+            "the Docker engine at `",
+            "start it, or name another: DOCKER_HOST=unix:///PATH or DOCKER_HOST=tcp://HOST:PORT",
+        ),
+        ("is not a place of a Docker engine", "forward its socket: ssh -L /tmp/docker.sock:/var/run/docker.sock HOST"),
+        ("the Docker context `", "see what there is: docker context ls"),
+        ("there is no Compose project `", "see what there is: infrahub-backup environment list"),
+        ("more than one Compose project", "say which: --project NAME"),
+        ("is not an Infrahub deployment", "see what there is: infrahub-backup environment list"),
+        (
+            "no Compose project is an Infrahub deployment",
+            "start it: docker compose up -d; elsewhere, describe the deployment in infrahub-backup.toml",
+        ),
+        ("has no container", "start it: docker compose up -d"),
+        (
+            "was killed instead of stopped",
+            "start it, give it more memory, then try again; a killed database cannot be dumped",
+        ),
+        ("component `artifacts` cannot be backed up", "to go on without it: --exclude artifacts"),
         ("the key file belongs to repository", "name the key file of this repository: --key-file FILE"),
         ("has an unfinished", "start what it left stopped: infrahub-backup resume"),
         (

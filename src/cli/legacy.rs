@@ -51,8 +51,8 @@ pub fn refuse_unbuilt(matches: &ArgMatches) -> Result<(), Failure> {
 /// Flags of every command of the predecessor that are not flags of ours.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Predecessor {
-    /// Compose project
-    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    /// The Compose project of the deployment [default: the only one that is an Infrahub deployment]
+    #[arg(long, global = true, value_name = "NAME")]
     pub project: Option<String>,
     /// Kubernetes namespace
     #[arg(long, global = true, hide = true, value_name = "NAME")]
@@ -102,12 +102,10 @@ impl Predecessor {
 
     /// Refuses ways to reach a deployment that are not there.
     pub fn check_deployment(&self) -> Result<(), Failure> {
-        let provider = match (&self.project, &self.k8s_namespace) {
-            (Some(_), _) => "Docker Compose",
-            (None, Some(_)) => "Kubernetes",
-            (None, None) => return Ok(()),
-        };
-        let text = format!("the {provider} provider is not built yet; describe the deployment in infrahub-backup.toml");
+        if self.k8s_namespace.is_none() {
+            return Ok(());
+        }
+        let text = "the Kubernetes provider is not built yet; describe the deployment in infrahub-backup.toml";
         Err(Failure::incompatible(text))
     }
 }

@@ -20,6 +20,7 @@ mod render;
 mod session;
 mod settings;
 mod signals;
+mod target;
 mod values;
 mod variables;
 
@@ -176,7 +177,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Replicate(args) => commands::replicate::run(&session, &args).await,
         Command::Repair(args) => commands::repair::run(&session, &args).await,
         Command::Key(args) => commands::key::run(&session, args.command).await,
-        Command::Environment(args) => commands::environment::run(&session, args.command),
+        Command::Environment(args) => commands::environment::run(&session, args.command).await,
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,
         Command::Version | Command::Completion(_) | Command::Demo(_) => {

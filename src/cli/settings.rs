@@ -12,7 +12,6 @@ use super::buckets::{self, Bucket};
 use super::failure::Failure;
 use super::legacy::Predecessor;
 use super::variables::get;
-use crate::error::ErrorKind;
 use crate::provider::config::BespokeConfig;
 use crate::storage::limit::Limits;
 
@@ -80,17 +79,6 @@ impl Settings {
         let Some(path) = path else { return Ok(None) };
         let path = std::path::absolute(&path).map_err(|source| Failure::io("there is no working directory", source))?;
         Ok(Some(ConfigFile { config: BespokeConfig::read(&path)?, path }))
-    }
-
-    /// The configuration file, which must be there: the deployment is described in it.
-    pub fn deployment(&self) -> Result<&ConfigFile, Failure> {
-        self.global.legacy.check_deployment()?;
-        let missing = || {
-            Failure::new(ErrorKind::Config, "no deployment is described: there is no configuration file").hint(format!(
-                "describe it in {CONFIG_HERE}, or give files: infrahub-backup create from-files --neo4j-path FILE"
-            ))
-        };
-        self.config()?.ok_or_else(missing)
     }
 
     /// Name of the configured deployment, if there is one. A configuration that cannot be read counts as none.

@@ -16,8 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::open::{OpenComponents, open_components};
+pub use self::open::{OpenComponents, open, open_components};
 use crate::deployment::{ComponentInfo, Inspection};
+use crate::provider::docker::DockerError;
 use crate::provider::exec::ExecError;
 
 /// Proof that the process behind a stream exited with 0, or that the file behind it was read to its end.
@@ -129,6 +130,23 @@ pub enum ComponentError {
         /// What it answered last.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What holds it cannot be used.
+    #[error("component `{component}` cannot be reached")]
+    Docker {
+        /// The component.
+        component: String,
+        /// Why.
+        #[source]
+        source: DockerError,
+    },
+    /// Its folder cannot be read from here.
+    #[error("component `{component}` cannot be backed up: {problem}")]
+    Folder {
+        /// The component.
+        component: String,
+        /// Why.
+        problem: String,
     },
     /// The configuration gives no command for this.
     #[error("component `{component}` has no `{what}` in the configuration")]

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use super::neo4j::Neo4j;
+use super::neo4j::container::ContainerNeo4j;
 use super::opaque::Opaque;
 use super::postgres::Postgres;
 use super::{Component, ComponentError};
 use crate::deployment::{ComponentInfo, ComponentKind};
 use crate::env::Entropy;
 use crate::provider::bespoke::{BespokeProvider, info};
-use crate::provider::config::{ComponentConfig, EditionSetting};
+use crate::provider::config::{ComponentConfig, EditionSetting, PostgresSection};
+use crate::provider::docker::{DockerProvider, TASK_MANAGER_DB};
 use crate::provider::exec::CommandSpec;
+use crate::provider::secret::SecretSource;
+use crate::provider::{Provider as _, Reach};
 
 /// What [`open_components`] gives, each list in the order of the configuration.
 pub struct OpenComponents {
@@ -18,6 +22,72 @@ pub struct OpenComponents {
     pub streams: Vec<Box<dyn Component>>,
     /// Components that are a folder of files; `folder` is set.
     pub folders: Vec<ComponentInfo>,
+}
+
+/// Opens the components for which `wanted` holds, however their deployment is reached.
+///
+/// # Errors
+///
+/// When something that must be known about one does not become known, or one cannot be backed up from here.
+pub async fn open(
+    reach: &Reach,
+    entropy: &Arc<dyn Entropy>,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<OpenComponents, ComponentError> {
+    match reach {
+        Reach::Bespoke(provider, _) => open_components(provider, entropy, wanted).await,
+        Reach::Docker(provider) => open_containers(provider, entropy, wanted).await,
+    }
+}
+
+async fn open_containers(
+    provider: &Arc<DockerProvider>,
+    entropy: &Arc<dyn Entropy>,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<OpenComponents, ComponentError> {
+    let mut open = OpenComponents { streams: Vec::new(), folders: Vec::new() };
+    for info in provider.deployment().components.iter().filter(|info| wanted(&info.name)).cloned() {
+        match info.kind {
+            ComponentKind::Neo4j => {
+                open.streams.push(Box::new(ContainerNeo4j::open(info, Arc::clone(provider)).await?));
+            }
+            ComponentKind::Postgres => {
+                open.streams.push(Box::new(postgres_in_container(info, provider, entropy).await?));
+            }
+            ComponentKind::Artifacts | ComponentKind::Opaque => match provider.store_problem() {
+                None => open.folders.push(info),
+                Some(problem) => {
+                    let (component, problem) = (info.name, problem.to_owned());
+                    return Err(ComponentError::Folder { component, problem });
+                }
+            },
+        }
+    }
+    Ok(open)
+}
+
+async fn postgres_in_container(
+    info: ComponentInfo,
+    provider: &Arc<DockerProvider>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Postgres, ComponentError> {
+    let login = provider.postgres_login().await;
+    let login = login.map_err(|source| ComponentError::Docker { component: info.name.clone(), source })?;
+    // To rename a database one must be in another.
+    let maintenance = if login.database == "postgres" { "template1" } else { "postgres" };
+    let section = PostgresSection {
+        host: "localhost".to_owned(),
+        port: login.port,
+        user: login.user,
+        password: login.password.map(SecretSource::Held),
+        database: login.database,
+        maintenance_database: maintenance.to_owned(),
+        bin: None,
+        count_rows: true,
+    };
+    let mut base = CommandSpec::new(vec![]);
+    base.place = Some(Arc::new(provider.in_service(TASK_MANAGER_DB)));
+    Ok(Postgres::at(info, section, base, provider.masker().clone(), Arc::clone(entropy)))
 }
 
 /// Opens the components of a bespoke deployment for which `wanted` holds. A Neo4j whose edition is `auto` is asked for it;
@@ -64,5 +134,6 @@ fn command(provider: &BespokeProvider, component: &ComponentConfig, argv: &[Stri
         stall_timeout: component.stall_timeout.unwrap_or(config.defaults.stall_timeout),
         total_timeout: component.total_timeout.unwrap_or(config.defaults.total_timeout),
         cwd: component.cwd.clone(),
+        place: None,
     }
 }

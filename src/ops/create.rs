@@ -15,14 +15,13 @@ use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
 use super::{Context, TOOL, artifacts, resume, streams};
 use crate::component::files::FileDump;
-use crate::component::{Component, DumpStream, OpenComponents, open_components};
+use crate::component::{self, Component, DumpStream, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
-use crate::provider::bespoke::BespokeProvider;
-use crate::provider::{Provider, ServiceState};
+use crate::provider::{Provider, Reach, ServiceState};
 use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use crate::repository::confirm;
@@ -34,10 +33,12 @@ use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
 
 /// What to back up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Source {
     /// A deployment that this configuration file describes.
     Bespoke(PathBuf),
+    /// A deployment that is reached already.
+    Reached(Reach),
     /// Files and standard input.
     Files(FilesSource),
     /// Components that the caller brings.
@@ -74,7 +75,7 @@ pub struct CreatePlan {
 }
 
 enum Origin {
-    Bespoke { provider: Arc<BespokeProvider>, path: PathBuf },
+    Reached(Reach),
     Files(FilesSource),
     Brought(BroughtSource),
 }
@@ -99,15 +100,15 @@ pub async fn plan(_context: &Context, source: Source, options: CreateOptions) ->
     let (mut deployment, origin) = match source {
         Source::Files(files) => (files.deployment()?, Origin::Files(files)),
         Source::Brought(brought) => (brought.deployment(), Origin::Brought(brought)),
-        Source::Bespoke(path) => {
-            // The journal of a killed run must find it from any working directory.
-            let path = std::path::absolute(&path).unwrap_or(path);
-            let provider = Arc::new(resume::read_provider(&path)?);
-            (provider.deployment().clone(), Origin::Bespoke { provider, path })
-        }
+        Source::Bespoke(path) => reached(resume::reach_by_config(&path)?),
+        Source::Reached(reach) => reached(reach),
     };
     choose(&mut deployment, &options.components, &options.exclude)?;
     Ok(CreatePlan { deployment, origin, options })
+}
+
+fn reached(reach: Reach) -> (Deployment, Origin) {
+    (reach.deployment().clone(), Origin::Reached(reach))
 }
 
 /// Leaves the wanted components; refuses names that are none.
@@ -170,11 +171,11 @@ pub(super) async fn execute_locked(
 ) -> Result<Created, Error> {
     repository.keys().check_writes().map_err(|source| Error::from(repository.unsupported(source)))?;
     let recorder = Recorder::new(context, "create", Some(&plan.deployment.name), plan.lines());
-    let config_path = match &plan.origin {
-        Origin::Bespoke { path, .. } => Some(path.clone()),
+    let way = match &plan.origin {
+        Origin::Reached(reach) => Some(reach.way()),
         Origin::Files(_) | Origin::Brought(_) => None,
     };
-    let mut journal = Journal::begin(lock, "create", recorder.run(), config_path)?;
+    let mut journal = Journal::begin(lock, "create", recorder.run(), way)?;
     let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease: None };
     let (made, all_runs) = run.all().await;
     if let Some(lease) = run.lease.take() {
@@ -247,10 +248,10 @@ impl Run<'_> {
                 let made = without_panic(self.brought(brought)).await;
                 (made, true)
             }
-            Origin::Bespoke { provider, .. } => {
-                let provider = Arc::clone(provider);
-                let mut paused = Paused::nothing(Arc::clone(&provider) as Arc<dyn Provider>);
-                let made = without_panic(self.bespoke(&provider, &mut paused)).await;
+            Origin::Reached(reach) => {
+                let reach = reach.clone();
+                let mut paused = Paused::nothing(reach.provider());
+                let made = without_panic(self.reached(&reach, &mut paused)).await;
                 // On every way out, what was stopped runs again; where that was tried and failed, nothing is left here.
                 let started = paused.start(self.context, self.recorder, self.journal).await;
                 let not_running = !paused.all_run();
@@ -306,10 +307,10 @@ impl Run<'_> {
         self.commit(session, records, None, &known, None).await
     }
 
-    async fn bespoke(&mut self, provider: &Arc<BespokeProvider>, paused: &mut Paused) -> Result<Made, Error> {
+    async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
         let (session, known) = self.begin().await?;
-        let opened = self.open(provider).await?;
-        let inspections = self.inspect(provider, &opened.streams).await?;
+        let opened = self.open(reach).await?;
+        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
@@ -361,20 +362,16 @@ impl Run<'_> {
         Ok((session, Known::new(snapshots, &self.plan.deployment.name)))
     }
 
-    async fn open(&self, provider: &Arc<BespokeProvider>) -> Result<Opened, Error> {
+    async fn open(&self, reach: &Reach) -> Result<Opened, Error> {
         let entropy = &self.context.outside.entropy;
         let wanted = |name: &str| self.plan.wants(name);
-        let opening = open_components(provider, entropy, &wanted);
+        let opening = component::open(reach, entropy, &wanted);
         let OpenComponents { streams, folders } = self.context.cancel.or(opening).await??;
         Ok(Opened { streams, folders })
     }
 
     /// Asks the components while they run. One whose service is stopped is not asked.
-    async fn inspect(
-        &self,
-        provider: &Arc<BespokeProvider>,
-        streams: &[Box<dyn Component>],
-    ) -> Result<Vec<Inspection>, Error> {
+    async fn inspect(&self, provider: &dyn Provider, streams: &[Box<dyn Component>]) -> Result<Vec<Inspection>, Error> {
         let mut inspections = Vec::new();
         for component in streams {
             let info = component.info();

@@ -1,14 +1,20 @@
 //! Everywhere: what we stop, we start.
 //!
-//! Before anything is stopped, the journal says so, durably; it is closed when everything runs again. Starting again is
+//! Before anything is stopped, the journal says so, durably; it is closed when everything runs again. Services that do not
+//! need each other stop and start side by side. Starting again is
 //! never cancelled and goes on with the next service when one does not start. A run that was killed is finished by
 //! [`super::resume`], which every `create` and `restore` does first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+
 use super::Context;
-use super::evidence::Recorder;
+use super::evidence::{Recorder, StepFacts};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Provider, ServiceState};
 use crate::state::{Journal, JournalEntry};
@@ -24,15 +30,23 @@ const LATE_STOP_PERIOD: Duration = Duration::from_millis(500);
 pub struct Paused {
     provider: Arc<dyn Provider>,
     stopped: Vec<String>,
+    /// Services that were asked to stop and have not answered yet.
+    stopping: Vec<String>,
+    /// The same for starting.
+    starting: Vec<String>,
     /// Services whose stop did not end well: they may still be going down.
     going_down: Vec<String>,
     not_started: Vec<String>,
+    /// When each was asked to stop.
+    since: BTreeMap<String, Instant>,
 }
 
 impl Paused {
     /// Nothing is stopped.
     pub fn nothing(provider: Arc<dyn Provider>) -> Self {
-        Self { provider, stopped: vec![], going_down: vec![], not_started: vec![] }
+        let (stopped, stopping, starting) = (vec![], vec![], vec![]);
+        let (going_down, not_started, since) = (vec![], vec![], BTreeMap::new());
+        Self { provider, stopped, stopping, starting, going_down, not_started, since }
     }
 
     /// The services that are stopped.
@@ -45,7 +59,8 @@ impl Paused {
         self.stopped.is_empty() && self.not_started.is_empty()
     }
 
-    /// Stops those of `services` that run, the last to start first. If one does not stop, all run again.
+    /// Stops those of `services` that run, each before those that it needs, side by side where neither needs the other. If
+    /// one does not stop, all run again.
     pub async fn stop(
         &mut self,
         context: &Context,
@@ -64,40 +79,79 @@ impl Paused {
             return Ok(());
         }
         journal.note(JournalEntry::WasRunning { services: running.clone() })?;
-        for service in running.iter().rev() {
-            context.cancel.check()?;
-            journal.note(JournalEntry::Stopping { service: service.clone() })?;
-            // From here on it counts as stopped: a stop that fails half way must be undone as well.
-            self.stopped.push(service.clone());
-            context.info(format!("stopping `{service}`"));
-            let step = recorder.begin(context, "stop", service);
-            // Not cancelled half way: a service that is still going down would look as if it ran.
-            let result = self.provider.stop(service).await.map_err(Error::from);
+        let provider = Arc::clone(&self.provider);
+        let mut left = running;
+        let mut stopping = FuturesUnordered::new();
+        let mut failed = None;
+        loop {
+            // Whatever goes wrong, those that are going down are waited for: a service that is still on its way would look
+            // as if it ran.
+            while failed.is_none() {
+                let Some(at) = next_to_stop(&*provider, &left, &self.stopping) else { break };
+                if let Err(error) = context.cancel.check() {
+                    failed = Some(error);
+                    break;
+                }
+                let service = left.remove(at);
+                if let Err(error) = journal.note(JournalEntry::Stopping { service: service.clone() }) {
+                    failed = Some(error.into());
+                    break;
+                }
+                // From here on it counts as stopped: a stop that fails half way must be undone as well.
+                self.stopped.push(service.clone());
+                self.stopping.push(service.clone());
+                self.since.insert(service.clone(), Instant::now());
+                context.info(format!("stopping `{service}`"));
+                let (step, provider) = (recorder.begin(context, "stop", &service), Arc::clone(&provider));
+                stopping.push(async move {
+                    let result = provider.stop(&service).await.map_err(Error::from);
+                    (service, step, result)
+                });
+            }
+            let Some((service, step, result)) = stopping.next().await else { break };
+            self.stopping.retain(|name| *name != service);
             if result.is_err() {
                 self.going_down.push(service.clone());
             }
-            recorder.end(context, step, result)?;
-            journal.note(JournalEntry::Stopped { service: service.clone() })?;
+            let noted = recorder.end(context, step, result);
+            let noted = noted.and_then(|()| Ok(journal.note(JournalEntry::Stopped { service })?));
+            if let Err(error) = noted {
+                failed.get_or_insert(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Starts everything again and waits until it serves. Goes on when one does not start, and tells the first that did not.
+    /// Starts everything again and waits until it serves: each behind those that it needs, side by side otherwise. Goes on
+    /// when one does not start, and tells the first that did not.
     pub async fn start(&mut self, context: &Context, recorder: &Recorder, journal: &mut Journal) -> Result<(), Error> {
+        let provider = Arc::clone(&self.provider);
+        let mut starting = FuturesUnordered::new();
         let mut failed = None;
-        // Stopped last, started first.
-        while let Some(service) = self.stopped.pop() {
-            // A journal that cannot be written (a full disk) must not keep a service down.
-            let mut noted = journal.note(JournalEntry::Starting { service: service.clone() }).map_err(Error::from);
-            context.info(format!("starting `{service}`"));
-            let step = recorder.begin(context, "start", &service);
-            let going_down = self.going_down.contains(&service);
-            let result = start_service(&*self.provider, &service, going_down).await;
-            match recorder.end(context, step, result) {
+        loop {
+            while let Some(at) = next_to_start(&*provider, &self.stopped, &self.starting) {
+                let service = self.stopped.remove(at);
+                // A journal that cannot be written (a full disk) must not keep a service down.
+                if let Err(error) = journal.note(JournalEntry::Starting { service: service.clone() }) {
+                    context.warn(Error::from(error).chain().join(": "));
+                }
+                context.info(format!("starting `{service}`"));
+                self.starting.push(service.clone());
+                let (step, provider) = (recorder.begin(context, "start", &service), Arc::clone(&provider));
+                let going_down = self.going_down.contains(&service);
+                starting.push(async move {
+                    let result = start_service(&*provider, &service, going_down).await;
+                    (service, step, result)
+                });
+            }
+            let Some((service, step, result)) = starting.next().await else { break };
+            self.starting.retain(|name| *name != service);
+            let down = self.since.remove(&service).map(|since| since.elapsed()).unwrap_or_default();
+            match recorder.end_with(context, step, result, |()| down_for(down)) {
                 Ok(()) => {
-                    noted = noted.and(journal.note(JournalEntry::Started { service }).map_err(Error::from));
-                    if let Err(error) = noted {
-                        context.warn(error.chain().join(": "));
+                    context.info(format!("`{service}` serves again; it was down for {:.1} s", down.as_secs_f64()));
+                    if let Err(error) = journal.note(JournalEntry::Started { service }) {
+                        context.warn(Error::from(error).chain().join(": "));
                     }
                 }
                 Err(error) => {
@@ -111,12 +165,38 @@ impl Paused {
     }
 }
 
+/// From when a service was asked to stop until it served again.
+fn down_for(time: Duration) -> StepFacts {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    StepFacts { numbers: BTreeMap::from([("down_ms".to_owned(), millis)]), ..StepFacts::default() }
+}
+
+/// The last of `left` that no other one needs, neither one of `left` nor one that is going down.
+fn next_to_stop(provider: &dyn Provider, left: &[String], going_down: &[String]) -> Option<usize> {
+    let needed = |name: &String| {
+        left.iter().chain(going_down).any(|other| other != name && provider.after(other).contains(name))
+    };
+    left.iter().rposition(|name| !needed(name))
+}
+
+/// The first of `left` that needs none of the others, nor one that is still starting.
+fn next_to_start(provider: &dyn Provider, left: &[String], starting: &[String]) -> Option<usize> {
+    let order = &provider.deployment().services;
+    let rank = |name: &String| order.iter().position(|other| other == name);
+    let waits = |name: &String| {
+        let needed = provider.after(name);
+        left.iter().chain(starting).any(|other| other != name && needed.contains(other))
+    };
+    let ready = left.iter().enumerate().filter(|(_, name)| !waits(name));
+    ready.min_by_key(|(_, name)| rank(name)).map(|(at, _)| at)
+}
+
 /// Starts a service unless it runs, and waits until it serves.
 ///
 /// A service that is `going_down` was asked to stop and may still look as if it ran: that is waited for, for a while.
 pub async fn start_service(provider: &dyn Provider, service: &str, going_down: bool) -> Result<(), Error> {
-    let until = tokio::time::Instant::now() + if going_down { LATE_STOP } else { Duration::ZERO };
-    while provider.state(service).await? == ServiceState::Running && tokio::time::Instant::now() < until {
+    let until = Instant::now() + if going_down { LATE_STOP } else { Duration::ZERO };
+    while provider.state(service).await? == ServiceState::Running && Instant::now() < until {
         tokio::time::sleep(LATE_STOP_PERIOD).await;
     }
     if provider.state(service).await? == ServiceState::Stopped {
@@ -156,4 +236,82 @@ pub fn left_open(deployment: &str, error: Error) -> Error {
         format!("deployment `{deployment}` is not running as before; `resume` finishes that"),
         error,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::deployment::{Deployment, DeploymentKind};
+    use crate::provider::ProviderError;
+
+    /// `server` needs `database` and `manager`, `manager` needs `cache`.
+    struct Needs(Deployment);
+
+    #[async_trait]
+    impl Provider for Needs {
+        fn deployment(&self) -> &Deployment {
+            &self.0
+        }
+        fn after(&self, service: &str) -> Vec<String> {
+            match service {
+                "server" => names(&["database", "manager"]),
+                "manager" => names(&["cache"]),
+                _ => vec![],
+            }
+        }
+        async fn state(&self, _: &str) -> Result<ServiceState, ProviderError> {
+            Ok(ServiceState::Running)
+        }
+        async fn stop(&self, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+        async fn start(&self, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+        async fn wait_ready(&self, _: &str, _: Duration) -> Result<(), ProviderError> {
+            Ok(())
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn provider() -> Needs {
+        Needs(Deployment {
+            name: "d".to_owned(),
+            kind: DeploymentKind::Docker,
+            services: names(&["database", "cache", "manager", "server"]),
+            components: vec![],
+            evidence: String::new(),
+        })
+    }
+
+    fn stops(left: &[&str], going_down: &[&str]) -> Option<&'static str> {
+        let all = ["database", "cache", "manager", "server"];
+        let at = next_to_stop(&provider(), &names(left), &names(going_down))?;
+        all.into_iter().find(|name| *name == left[at])
+    }
+
+    #[test]
+    fn a_service_stops_only_when_nothing_that_needs_it_is_left_or_still_going_down() {
+        let left = ["database", "cache", "manager", "server"];
+        assert_eq!(stops(&left, &[]), Some("server"));
+        assert_eq!(stops(&left[..3], &["server"]), None);
+        assert_eq!(stops(&left[..3], &[]), Some("manager"));
+        // The database need not wait for the manager.
+        assert_eq!(stops(&left[..2], &["manager"]), Some("database"));
+    }
+
+    #[test]
+    fn a_service_starts_only_when_nothing_that_it_needs_is_left_or_still_starting() {
+        let next = |left: &[&str], starting: &[&str]| next_to_start(&provider(), &names(left), &names(starting));
+        assert_eq!(next(&["server", "manager", "cache", "database"], &[]), Some(3));
+        assert_eq!(next(&["server", "manager", "cache"], &["database"]), Some(2));
+        assert_eq!(next(&["server", "manager"], &["database", "cache"]), None);
+        assert_eq!(next(&["server"], &["manager"]), None);
+        assert_eq!(next(&["server"], &[]), Some(0));
+    }
 }

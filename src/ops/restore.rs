@@ -20,25 +20,24 @@ use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
 use crate::component::artifact_store::restore::Overwrite;
-use crate::component::{Component, open_components};
+use crate::component::{self, Component};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
 use crate::env::random_bytes;
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, SAFETY_TAG};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId, hex_of};
-use crate::provider::bespoke::BespokeProvider;
-use crate::provider::{Provider, ServiceState};
+use crate::provider::{Provider, Reach, ServiceState};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
 
 /// Where to restore to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Target {
-    /// The deployment that this configuration file describes.
-    Deployment(PathBuf),
+    /// A deployment.
+    Deployment(Reach),
     /// A folder that gets one file or folder for each component.
     Folder(PathBuf),
 }
@@ -75,8 +74,8 @@ enum Into {
 }
 
 struct IntoDeployment {
-    path: PathBuf,
-    provider: Arc<BespokeProvider>,
+    reach: Reach,
+    provider: Arc<dyn Provider>,
     streams: Vec<Box<dyn Component>>,
     folders: Vec<ComponentInfo>,
     stops: Vec<String>,
@@ -134,8 +133,8 @@ pub async fn plan(
     let records = chosen(&snapshot, &options)?;
     let into = match target {
         Target::Folder(folder) => Into::Folder(free_folder(&folder, &records)?),
-        Target::Deployment(path) => {
-            Into::Deployment(Box::new(IntoDeployment::open(context, &path, &records, &options).await?))
+        Target::Deployment(reach) => {
+            Into::Deployment(Box::new(IntoDeployment::open(context, reach, &records, &options).await?))
         }
     };
     let mut lines = vec![format!(
@@ -217,12 +216,11 @@ fn check_space(path: &Path, needed: u64) -> Result<(), Error> {
 impl IntoDeployment {
     async fn open(
         context: &Context,
-        path: &Path,
+        reach: Reach,
         records: &[ComponentRecord],
         options: &RestoreOptions,
     ) -> Result<Self, Error> {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let provider = Arc::new(resume::read_provider(&path)?);
+        let provider = reach.provider();
         let lock = resume::lock(context, &provider.deployment().name, options.wait).await?;
         resume::finish_open(context, &lock, resume::HalfReplaced::Accept).await?;
         let mut deployment = provider.deployment().clone();
@@ -237,7 +235,7 @@ impl IntoDeployment {
             }
         }
         let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
-        let opening = open_components(&provider, &context.outside.entropy, &wanted);
+        let opening = component::open(&reach, &context.outside.entropy, &wanted);
         let opened = context.cancel.or(opening).await??;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
@@ -248,12 +246,12 @@ impl IntoDeployment {
             running &= provider.state(service).await? == ServiceState::Running;
         }
         let (streams, folders) = (opened.streams, opened.folders);
-        Ok(Self { path, provider, streams, folders, stops, running, lock })
+        Ok(Self { reach, provider, streams, folders, stops, running, lock })
     }
 
     fn lines(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Vec<String> {
         let mut lines =
-            vec![format!("into deployment `{}` ({})", self.provider.deployment().name, self.path.display())];
+            vec![format!("into deployment `{}` ({})", self.reach.deployment().name, self.reach.deployment().evidence)];
         lines.push(match (self.running, options.no_safety_snapshot) {
             (true, false) => "back up what is there now first".to_owned(),
             (true, true) => "do NOT back up what is there now first, as was asked for".to_owned(),
@@ -397,7 +395,7 @@ async fn make_safety_snapshot(
     let components = components.chain(into.folders.iter().map(|info| info.name.clone())).collect();
     let tags = BTreeMap::from([(SAFETY_TAG.to_owned(), format!("before restore of {before}"))]);
     let options = CreateOptions { components, tags, allow_shrink: true, ..CreateOptions::default() };
-    let plan = create::plan(context, Source::Bespoke(into.path.clone()), options).await?;
+    let plan = create::plan(context, Source::Reached(into.reach.clone()), options).await?;
     let created = create::execute_locked(context, repository, plan, &into.lock).await;
     Ok(created.map_err(|error| error.context("what is there now could not be backed up, so nothing was touched"))?.id)
 }
@@ -502,8 +500,8 @@ impl Run<'_> {
         records: &[ComponentRecord],
     ) -> Result<Vec<RestoredComponent>, Error> {
         let deployment = into.provider.deployment().name.clone();
-        let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.path.clone()))?;
-        let mut paused = Paused::nothing(Arc::clone(&into.provider) as Arc<dyn Provider>);
+        let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
+        let mut paused = Paused::nothing(Arc::clone(&into.provider));
         let mut done = Vec::new();
         let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;
         let started = paused.start(self.context, self.recorder, &mut journal).await;
@@ -540,6 +538,7 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         journal.note(JournalEntry::Phase { name: "stop".to_owned() })?;
         paused.stop(self.context, self.recorder, journal, &into.stops).await?;
+        self.clear(into).await?;
         journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
         let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         // What databases refer to is there before they are.
@@ -568,6 +567,26 @@ impl Run<'_> {
             let (restored, _) =
                 self.recorder.end_with(self.context, step, result, |(_, exit)| StepFacts::from(exit))?;
             done.push(restored);
+        }
+        Ok(())
+    }
+
+    /// Queues and caches speak of what the databases held before: they are emptied, and only while their services are stopped.
+    async fn clear(&self, into: &IntoDeployment) -> Result<(), Error> {
+        if into.streams.is_empty() {
+            return Ok(());
+        }
+        for service in &into.stops {
+            let step = self.recorder.begin(self.context, "clear", service);
+            match into.provider.clear(service).await.map_err(Error::from) {
+                Ok(None) => {}
+                Ok(Some(done)) => {
+                    self.context.info(&done);
+                    let facts = |_: &()| StepFacts { note: Some(done), ..StepFacts::default() };
+                    self.recorder.end_with(self.context, step, Ok(()), facts)?;
+                }
+                Err(error) => return self.recorder.end(self.context, step, Err(error)),
+            }
         }
         Ok(())
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::Context;
 use super::pause::start_service;
+use crate::deployment::Way;
 use crate::error::{Error, ErrorKind};
-use crate::provider::Provider;
 use crate::provider::bespoke::BespokeProvider;
 use crate::provider::config::BespokeConfig;
+use crate::provider::docker::{DockerProvider, Engine, Given};
+use crate::provider::{Provider, ProviderError, Reach};
 use crate::repository::executor::run_blocking;
 use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 
@@ -55,7 +57,9 @@ pub async fn finish_open(
     let Some((mut journal, left)) = Journal::resume(lock)? else { return Ok(None) };
     context.warn(format!("a {} of `{}` was killed; finishing it first", left.operation, left.deployment));
     if !left.services_to_start.is_empty() {
-        let provider = provider_of(&left).map_err(|error| super::pause::left_open(&left.deployment, error))?;
+        let reach = reach_again(&left).await.map_err(|error| super::pause::left_open(&left.deployment, error))?;
+        let provider = reach.provider();
+        tidy(context, &*provider).await.map_err(|error| super::pause::left_open(&left.deployment, error))?;
         let mut failed = None;
         for service in &left.services_to_start {
             context.info(format!("starting `{service}`"));
@@ -89,24 +93,46 @@ pub async fn finish_open(
     Ok(Some(Resumed { deployment: left.deployment, operation: left.operation, started: left.services_to_start }))
 }
 
-fn provider_of(journal: &OpenJournal) -> Result<Arc<dyn Provider>, Error> {
-    let path: &Path = journal.config_path.as_deref().ok_or_else(|| {
-        let text = format!("the journal of `{}` names services but no configuration", journal.deployment);
-        Error::new(ErrorKind::Internal, text)
-    })?;
-    Ok(Arc::new(read_provider(path)?))
+/// What the killed run left running beside the services may hold what they need.
+async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
+    let removed = provider.tidy().await?;
+    if removed > 0 {
+        context.info(format!("removed what the killed run left running: {removed}"));
+    }
+    Ok(())
 }
 
-/// Reads a configuration file.
-pub fn read_provider(path: &Path) -> Result<BespokeProvider, Error> {
-    let config = BespokeConfig::read(path).map_err(|error| {
+async fn reach_again(journal: &OpenJournal) -> Result<Reach, Error> {
+    match &journal.way {
+        Some(Way::Config(path)) => reach_by_config(path),
+        Some(Way::Docker(way)) => {
+            let engine = Engine::connect(&way.endpoint).await.map_err(ProviderError::from)?;
+            reach_project(engine, Some(&way.project), Given::default()).await
+        }
+        None => {
+            let text = format!("the journal of `{}` names services but no way to them", journal.deployment);
+            Err(Error::new(ErrorKind::Internal, text))
+        }
+    }
+}
+
+/// Reads a configuration file. The journal of a killed run must find it from any working directory.
+pub fn reach_by_config(path: &Path) -> Result<Reach, Error> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let config = BespokeConfig::read(&path).map_err(|error| {
         Error::with_source(
             ErrorKind::Config,
             format!("the configuration file `{}` cannot be used", path.display()),
             error,
         )
     })?;
-    Ok(BespokeProvider::new(config, path))
+    Ok(Reach::Bespoke(Arc::new(BespokeProvider::new(config, &path)), path))
+}
+
+/// Finds a Compose project: the one that is named, or the only one that is an Infrahub deployment.
+pub async fn reach_project(engine: Engine, project: Option<&str>, given: Given) -> Result<Reach, Error> {
+    let provider = DockerProvider::open(engine, project, given).await.map_err(ProviderError::from)?;
+    Ok(Reach::Docker(Arc::new(provider)))
 }
 
 /// Locks a deployment; waits up to `wait` if another operation holds it.

@@ -5,14 +5,19 @@
 
 pub mod bespoke;
 pub mod config;
+pub mod docker;
 pub mod exec;
 pub mod secret;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::deployment::Deployment;
+use self::bespoke::BespokeProvider;
+use self::docker::{DockerError, DockerProvider};
+use crate::deployment::{Deployment, Way};
 
 /// Whether a service runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,59 @@ pub trait Provider: Send + Sync {
 
     /// Waits until `service` serves, or `timeout` passes.
     async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError>;
+
+    /// The services that must serve before `service` starts, and that stop only when it is stopped: all that come before it,
+    /// unless the provider knows better.
+    fn after(&self, service: &str) -> Vec<String> {
+        self.deployment().services.iter().take_while(|name| *name != service).cloned().collect()
+    }
+
+    /// Removes what a killed run may have left running beside the services; how many things that were. Called before
+    /// services are started again.
+    async fn tidy(&self) -> Result<usize, ProviderError> {
+        Ok(0)
+    }
+
+    /// Empties `service`, which is stopped, if what it holds is of no use once the databases hold something else. Tells what
+    /// was done, if there was anything to do.
+    async fn clear(&self, _service: &str) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
+}
+
+/// A deployment that is reached in one of the ways that there are.
+#[derive(Clone)]
+pub enum Reach {
+    /// By the commands of a configuration file.
+    Bespoke(Arc<BespokeProvider>, PathBuf),
+    /// By a Docker engine.
+    Docker(Arc<DockerProvider>),
+}
+
+impl Reach {
+    /// What stops and starts its services.
+    pub fn provider(&self) -> Arc<dyn Provider> {
+        match self {
+            Self::Bespoke(provider, _) => Arc::clone(provider) as Arc<dyn Provider>,
+            Self::Docker(provider) => Arc::clone(provider) as Arc<dyn Provider>,
+        }
+    }
+
+    /// What is reached.
+    pub fn deployment(&self) -> &Deployment {
+        match self {
+            Self::Bespoke(provider, _) => provider.deployment(),
+            Self::Docker(provider) => provider.deployment(),
+        }
+    }
+
+    /// How it is reached again, for whoever comes after a killed run.
+    pub fn way(&self) -> Way {
+        match self {
+            Self::Bespoke(_, path) => Way::Config(path.clone()),
+            Self::Docker(provider) => Way::Docker(provider.way().clone()),
+        }
+    }
 }
 
 /// Why a deployment could not be reached as asked.
@@ -62,6 +120,9 @@ pub enum ProviderError {
         /// How long was waited.
         waited: Duration,
     },
+    /// A Docker engine, or a project on it, cannot be used.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     /// A command of a service did not end well.
     #[error("service `{service}` did not {action}")]
     Service {

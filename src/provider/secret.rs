@@ -24,7 +24,7 @@ pub const SECRET_SIZE_MAX: usize = 4 << 10;
 pub const SECRET_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A text that must not be shown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -56,6 +56,8 @@ pub enum SecretSource {
     Command(Vec<String>),
     /// A variable of this tool's own environment.
     Env(String),
+    /// Known already: found in the deployment itself. No configuration can say this.
+    Held(Secret),
 }
 
 impl SecretSource {
@@ -69,6 +71,7 @@ impl SecretSource {
             Self::File(path) => read_file(path).await?,
             Self::Command(argv) => read_command(argv).await?,
             Self::Env(name) => read_env(name)?,
+            Self::Held(secret) => return Ok(secret.clone()),
         };
         self.check(bytes)
     }
@@ -79,6 +82,7 @@ impl SecretSource {
             Self::File(path) => format!("file `{}`", path.display()),
             Self::Command(argv) => format!("command `{}`", argv.join(" ")),
             Self::Env(name) => format!("environment variable `{name}`"),
+            Self::Held(_) => "the deployment".to_owned(),
         }
     }
 

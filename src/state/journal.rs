@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{DeploymentLock, FILE_MODE, State, StateError, io_error, read_if_there, sync_parent};
+use crate::deployment::{DockerWay, Way};
 use crate::env::{Clock, SystemClock};
 use crate::id::RunId;
 
@@ -72,7 +73,16 @@ struct Beginning {
     operation: String,
     run: RunId,
     config_path: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    docker: Option<DockerWay>,
     since: Timestamp,
+}
+
+impl Beginning {
+    fn way(&self) -> Option<Way> {
+        let config = self.config_path.clone().map(Way::Config);
+        config.or_else(|| self.docker.clone().map(Way::Docker))
+    }
 }
 
 /// The journal of an operation that runs. Dropped without [`Journal::close`], it stays for `resume`.
@@ -91,8 +101,8 @@ pub struct OpenJournal {
     pub operation: String,
     /// By which run.
     pub run: RunId,
-    /// The configuration file that the run was given.
-    pub config_path: Option<PathBuf>,
+    /// How the run reached the deployment, if it had to.
+    pub way: Option<Way>,
     /// When the run began.
     pub since: Timestamp,
     /// What it wrote down, in order.
@@ -152,12 +162,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StateError::Unfinished`] if a killed run left one: that must be resumed first.
-    pub fn begin(
-        lock: &DeploymentLock,
-        operation: &str,
-        run: RunId,
-        config_path: Option<PathBuf>,
-    ) -> Result<Self, StateError> {
+    pub fn begin(lock: &DeploymentLock, operation: &str, run: RunId, way: Option<Way>) -> Result<Self, StateError> {
         let deployment = lock.deployment().to_owned();
         let path = lock.state.journal_path(&deployment);
         if let Some(left) = lock.state.open_journal(&deployment)? {
@@ -165,7 +170,12 @@ impl Journal {
         }
         lock.tell_operation(operation)?;
         let since = SystemClock.now();
-        let beginning = Beginning { deployment, operation: operation.to_owned(), run, config_path, since };
+        let (config_path, docker) = match way {
+            Some(Way::Config(path)) => (Some(path), None),
+            Some(Way::Docker(way)) => (None, Some(way)),
+            None => (None, None),
+        };
+        let beginning = Beginning { deployment, operation: operation.to_owned(), run, config_path, docker, since };
         // Truncating loses nothing: whatever is there never got its first line, so its run had not begun.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
         let file = file.map_err(|source| io_error("make", &path, source))?;
@@ -292,10 +302,10 @@ fn read_journal(path: &Path) -> Result<Option<(OpenJournal, u64)>, StateError> {
         .map(|(text, line)| serde_json::from_slice(text).map_err(|source| damaged(line, source)))
         .collect::<Result<Vec<JournalEntry>, _>>()?;
     let journal = OpenJournal {
+        way: begin.way(),
         deployment: begin.deployment,
         operation: begin.operation,
         run: begin.run,
-        config_path: begin.config_path,
         since: begin.since,
         services_to_start: services_to_start(&entries),
         entries,
@@ -354,7 +364,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
         let lock = state.lock_deployment("d", None).unwrap();
-        let mut journal = Journal::begin(&lock, "create", RUN, Some("/etc/d.toml".into())).unwrap();
+        let mut journal = Journal::begin(&lock, "create", RUN, Some(Way::Config("/etc/d.toml".into()))).unwrap();
         for entry in entries {
             journal.note(entry.clone()).unwrap();
         }
@@ -372,9 +382,25 @@ mod tests {
         let entries = [was_running(&["a", "b"]), stopping("b")];
         let (_folder, state) = killed(&entries);
         let left = state.open_journal("d").unwrap().unwrap();
-        assert_eq!((left.operation.as_str(), left.run, left.config_path), ("create", RUN, Some("/etc/d.toml".into())));
+        assert_eq!(
+            (left.operation.as_str(), left.run, left.way),
+            ("create", RUN, Some(Way::Config("/etc/d.toml".into())))
+        );
         assert_eq!(left.entries, entries);
         assert_eq!(left.services_to_start, ["b"]);
+    }
+
+    #[test]
+    fn a_journal_tells_the_way_back_to_a_compose_project() {
+        use crate::deployment::{Endpoint, TlsFiles};
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let lock = state.lock_deployment("d", None).unwrap();
+        let tls = Some(TlsFiles::in_folder(Path::new("/certs")));
+        let endpoint = Endpoint { host: "tcp://h:2376".to_owned(), tls };
+        let way = Way::Docker(DockerWay { endpoint, project: "infrahub".to_owned() });
+        Journal::begin(&lock, "create", RUN, Some(way.clone())).unwrap();
+        assert_eq!(state.open_journal("d").unwrap().unwrap().way, Some(way));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::cli::place::{Place, look, missing};
 use crate::cli::render;
 use crate::cli::session::Session;
 use crate::cli::settings::Location;
+use crate::cli::target;
 use crate::limits::PACK_SIZE_MAX;
 use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Source, execute, plan};
 use crate::ops::{self, Level};
@@ -35,7 +36,7 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     }
     let source = match from {
         Some(CreateFrom::FromFiles(files)) => Source::Files(files_source(session, files)?),
-        None => Source::Bespoke(session.settings.deployment()?.path.clone()),
+        None => Source::Reached(target::reach(session).await?),
     };
     let plan = plan(&session.context, source, options(&flags)?).await?;
     plan.lines().iter().for_each(|line| session.context.events.message(Level::Debug, line));

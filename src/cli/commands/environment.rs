@@ -6,20 +6,20 @@ use crate::cli::args::EnvironmentCommand;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
+use crate::cli::target;
 use crate::deployment::Deployment;
-use crate::provider::Provider;
-use crate::provider::bespoke::BespokeProvider;
 
 /// `environment detect` and `environment list`
-pub fn run(session: &Session, command: EnvironmentCommand) -> Result<Exit, Failure> {
-    let file = session.settings.deployment()?;
-    let provider = BespokeProvider::new(file.config.clone(), &file.path);
-    let deployment = provider.deployment();
+pub async fn run(session: &Session, command: EnvironmentCommand) -> Result<Exit, Failure> {
     match command {
-        EnvironmentCommand::Detect => session.out.result(deployment, || text(deployment))?,
+        EnvironmentCommand::Detect => {
+            let reach = target::reach(session).await?;
+            session.out.result(reach.deployment(), || text(reach.deployment()))?;
+        }
         // Two spaces before each name: scripts of the predecessor expect them.
         EnvironmentCommand::List => {
-            session.out.result(&json!([deployment.name]), || format!("  {}\n", deployment.name))?
+            let names = target::list(session).await?;
+            session.out.result(&json!(names), || names.iter().map(|name| format!("  {name}\n")).collect())?;
         }
     }
     Ok(Exit::Done)

@@ -12,6 +12,7 @@ use crate::cli::failure::Failure;
 use crate::cli::legacy::refuse_archive;
 use crate::cli::render;
 use crate::cli::session::{Session, interactive, newest};
+use crate::cli::target;
 use crate::error::ErrorKind;
 use crate::ops::restore::{RestoreOptions, RestorePlan, Restored, RestoredComponent, Target, execute, plan};
 use crate::repository::Repository;
@@ -27,13 +28,13 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
     }
     let target = match &args.to_files {
         Some(folder) => Target::Folder(folder.clone()),
-        None => Target::Deployment(session.settings.deployment()?.path.clone()),
+        None => Target::Deployment(target::reach(session).await?),
     };
     if !args.dry_run {
         stay(session, args.legacy.sleep).await?;
     }
     let repository = session.open().await?;
-    let snapshot = choose(session, &repository, &args).await?;
+    let snapshot = choose(session, &repository, &args, &target).await?;
     let id = snapshot.id;
     let options = RestoreOptions {
         components: args.component.clone(),
@@ -57,9 +58,18 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
     show(session, id, &restored)
 }
 
-async fn choose(session: &Session, repository: &Arc<Repository>, args: &Restore) -> Result<Snapshot, Failure> {
+async fn choose(
+    session: &Session,
+    repository: &Arc<Repository>,
+    args: &Restore,
+    target: &Target,
+) -> Result<Snapshot, Failure> {
     let settings = &session.settings;
-    let named = args.deployment.clone().or_else(|| settings.deployment_name());
+    let of_target = || match target {
+        Target::Deployment(reach) => Some(reach.deployment().name.clone()),
+        Target::Folder(_) => settings.deployment_name(),
+    };
+    let named = args.deployment.clone().or_else(of_target);
     let text = match (&settings.global().legacy.snapshot, args.snapshot_id.as_str()) {
         (Some(old), "latest") => old,
         (Some(old), new) if old != new => return Err(Failure::usage("`--snapshot` and an id name two snapshots")),

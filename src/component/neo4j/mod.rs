@@ -6,6 +6,7 @@
 
 mod bolt;
 mod community;
+pub mod container;
 pub mod dump_format;
 mod enterprise;
 
@@ -110,10 +111,15 @@ async fn ask_edition(component: &str, bolt: Option<&Bolt>) -> Result<Edition, Co
     let bolt = bolt.ok_or_else(|| unknown(None, None))?;
     let server = bolt.server(QUERY_TIMEOUT).await;
     let server = server.map_err(|source| unknown(None, Some(Box::new(source) as Box<_>)))?;
-    match server.edition.as_str() {
-        "community" => Ok(Edition::Community),
-        "enterprise" => Ok(Edition::Enterprise),
-        _ => Err(unknown(Some(server.edition), None)),
+    edition_named(&server.edition).ok_or_else(|| unknown(Some(server.edition), None))
+}
+
+/// The edition that a server calls by this name.
+fn edition_named(name: &str) -> Option<Edition> {
+    match name {
+        "community" => Some(Edition::Community),
+        "enterprise" => Some(Edition::Enterprise),
+        _ => None,
     }
 }
 

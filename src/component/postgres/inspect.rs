@@ -1,6 +1,6 @@
 //! What a PostgreSQL database says about itself.
 
-use super::session::{Server, Session, identifier};
+use super::session::{Server, Session, identifier, literal};
 use crate::component::ComponentError;
 use crate::deployment::Inspection;
 
@@ -12,9 +12,11 @@ pub(super) async fn inspect(server: &Server) -> Result<Inspection, ComponentErro
         ..Inspection::default()
     };
     let statement = "SELECT current_setting('server_version'), pg_database_size(current_database())";
-    for row in session.rows(statement, &[]).await? {
-        inspection.version = Some(row.get(0));
-        inspection.size_bytes = u64::try_from(row.get::<_, i64>(1)).ok();
+    for row in session.rows(statement).await? {
+        if let [version, size] = &row[..] {
+            inspection.version.clone_from(version);
+            inspection.size_bytes = size.as_ref().and_then(|size| size.parse().ok());
+        }
     }
     if section.count_rows {
         count_rows(&session, &mut inspection).await?;
@@ -22,20 +24,34 @@ pub(super) async fn inspect(server: &Server) -> Result<Inspection, ComponentErro
     Ok(inspection)
 }
 
-/// Exact counts in one moment: one transaction that sees one state, so that a writer between two tables does not make the
-/// counts contradict each other.
+/// Longest statement that counts, in bytes: an argument of a program may have 128 KiB.
+const COUNT_STATEMENT_MAX: usize = 64 << 10;
+
+/// Exact counts in one moment: one statement sees one state, so that a writer between two tables does not make the counts
+/// contradict each other. Hundreds of tables take more than one.
 async fn count_rows(session: &Session, inspection: &mut Inspection) -> Result<(), ComponentError> {
-    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let tables = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                   WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
                   AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2";
-    for table in session.rows(tables, &[]).await? {
-        let (schema, name): (String, String) = (table.get(0), table.get(1));
-        let statement = format!("SELECT count(*) FROM ONLY {}.{}", identifier(&schema), identifier(&name));
-        for row in session.rows(&statement, &[]).await? {
-            let rows = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-            inspection.counts.insert(format!("{schema}.{name}"), rows);
+    let mut statements: Vec<String> = Vec::new();
+    for table in session.rows(tables).await? {
+        let [Some(schema), Some(name)] = &table[..] else { continue };
+        let label = literal(&format!("{schema}.{name}"));
+        let count = format!("SELECT {label}, count(*) FROM ONLY {}.{}", identifier(schema), identifier(name));
+        match statements.last_mut() {
+            Some(statement) if statement.len() + count.len() < COUNT_STATEMENT_MAX => {
+                statement.push_str(" UNION ALL ");
+                statement.push_str(&count);
+            }
+            Some(_) | None => statements.push(count),
         }
     }
-    session.run("COMMIT").await
+    for statement in statements {
+        for row in session.rows(&statement).await? {
+            if let [Some(table), Some(rows)] = &row[..] {
+                inspection.counts.insert(table.clone(), rows.parse().unwrap_or(0));
+            }
+        }
+    }
+    Ok(())
 }

@@ -142,30 +142,34 @@ impl Scratch {
 }
 
 async fn exists(session: &Session, database: &str) -> Result<bool, ComponentError> {
-    Ok(!session.rows("SELECT 1 FROM pg_database WHERE datname = $1", &[&database]).await?.is_empty())
+    let statement = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(database));
+    Ok(!session.rows(&statement).await?.is_empty())
 }
 
 /// Owner, encoding and locale of `target` as options of `CREATE DATABASE`; nothing if there is no such database. Read as
 /// JSON because the columns differ between server versions.
 async fn shape(session: &Session, target: &str) -> Result<String, ComponentError> {
-    let statement = "SELECT pg_get_userbyid(datdba)::text, pg_encoding_to_char(encoding)::text, \
-                     j->>'datcollate', j->>'datctype', j->>'datlocprovider', \
-                     coalesce(j->>'datlocale', j->>'daticulocale') \
-                     FROM (SELECT d.*, to_jsonb(d) AS j FROM pg_database d) d WHERE datname = $1";
+    let statement = format!(
+        "SELECT pg_get_userbyid(datdba)::text, pg_encoding_to_char(encoding)::text, \
+         j->>'datcollate', j->>'datctype', j->>'datlocprovider', \
+         coalesce(j->>'datlocale', j->>'daticulocale') \
+         FROM (SELECT d.*, to_jsonb(d) AS j FROM pg_database d) d WHERE datname = {}",
+        literal(target)
+    );
     let mut options = String::new();
-    for row in session.rows(statement, &[&target]).await? {
-        let text = |column: usize| row.get::<_, Option<String>>(column);
-        options += &format!(" OWNER {}", identifier(&row.get::<_, String>(0)));
-        options += &format!(" ENCODING {}", literal(&row.get::<_, String>(1)));
-        for (option, value) in [("LC_COLLATE", text(2)), ("LC_CTYPE", text(3))] {
+    for row in session.rows(&statement).await? {
+        let text = |column: usize| row.get(column).and_then(Option::as_deref);
+        let named = [("OWNER", text(0).map(identifier)), ("ENCODING", text(1).map(literal))];
+        let locale = [("LC_COLLATE", text(2).map(literal)), ("LC_CTYPE", text(3).map(literal))];
+        for (option, value) in named.into_iter().chain(locale) {
             if let Some(value) = value {
-                options += &format!(" {option} {}", literal(&value));
+                options += &format!(" {option} {value}");
             }
         }
-        match (text(4).as_deref(), text(5)) {
-            (Some("i"), Some(locale)) => options += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(&locale)),
+        match (text(4), text(5)) {
+            (Some("i"), Some(locale)) => options += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(locale)),
             (Some("b"), Some(locale)) => {
-                options += &format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(&locale));
+                options += &format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale));
             }
             (_, _) => {}
         }
@@ -180,36 +184,43 @@ async fn of_database(
     target: &str,
     scratch: &str,
 ) -> Result<(Vec<String>, Option<String>), ComponentError> {
-    let scratch = identifier(scratch);
+    let (scratch, name) = (identifier(scratch), literal(target));
     let mut statements = Vec::new();
-    let settings = "SELECT split_part(s, '=', 1), substr(s, strpos(s, '=') + 1), \
-                    CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole)::text END \
-                    FROM pg_db_role_setting, unnest(setconfig) s \
-                    WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = $1)";
-    for row in session.rows(settings, &[&target]).await? {
-        let (name, value): (String, String) = (row.get(0), row.get(1));
-        let role = row.get::<_, Option<String>>(2).map(|role| format!("ROLE {} IN ", identifier(&role)));
+    let settings = format!(
+        "SELECT split_part(s, '=', 1), substr(s, strpos(s, '=') + 1), \
+         CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole)::text END \
+         FROM pg_db_role_setting, unnest(setconfig) s \
+         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = {name})"
+    );
+    for row in session.rows(&settings).await? {
+        let [Some(name), Some(value), role] = &row[..] else { continue };
+        let role = role.as_ref().map(|role| format!("ROLE {} IN ", identifier(role)));
         // Lists (`search_path`) are stored as they are written after SET; anything else is one constant.
-        let value = if LIST_SETTINGS.contains(&name.to_lowercase().as_str()) { value } else { literal(&value) };
+        let value = if LIST_SETTINGS.contains(&name.to_lowercase().as_str()) { value.clone() } else { literal(value) };
         statements.push(format!("ALTER {}DATABASE {scratch} SET {name} TO {value}", role.unwrap_or_default()));
     }
-    let privileges = "SELECT privilege_type::text, is_grantable, \
-                      CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee)::text END \
-                      FROM pg_database, aclexplode(datacl) WHERE datname = $1";
-    let rows = session.rows(privileges, &[&target]).await?;
+    let privileges = format!(
+        "SELECT privilege_type::text, is_grantable::text, \
+         CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee)::text END \
+         FROM pg_database, aclexplode(datacl) WHERE datname = {name}"
+    );
+    let rows = session.rows(&privileges).await?;
     if !rows.is_empty() {
         statements.push(format!("REVOKE ALL ON DATABASE {scratch} FROM PUBLIC"));
     }
     for row in rows {
-        let grantee = row.get::<_, Option<String>>(2).map_or_else(|| "PUBLIC".to_owned(), |role| identifier(&role));
-        let option = if row.get(1) { " WITH GRANT OPTION" } else { "" };
-        statements.push(format!("GRANT {} ON DATABASE {scratch} TO {grantee}{option}", row.get::<_, String>(0)));
+        let [Some(privilege), grantable, grantee] = &row[..] else { continue };
+        let grantee = grantee.as_deref().map_or_else(|| "PUBLIC".to_owned(), identifier);
+        let option = if grantable.as_deref() == Some("true") { " WITH GRANT OPTION" } else { "" };
+        statements.push(format!("GRANT {privilege} ON DATABASE {scratch} TO {grantee}{option}"));
     }
-    let others = "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
+    let others =
+        format!("SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {name}");
     let mut comment = None;
-    for row in session.rows(others, &[&target]).await? {
-        statements.push(format!("ALTER DATABASE {scratch} CONNECTION LIMIT {}", row.get::<_, i32>(0)));
-        comment = row.get(1);
+    for row in session.rows(&others).await? {
+        let [Some(limit), found] = &row[..] else { continue };
+        statements.push(format!("ALTER DATABASE {scratch} CONNECTION LIMIT {limit}"));
+        comment.clone_from(found);
     }
     Ok((statements, comment))
 }
@@ -225,17 +236,21 @@ const LIST_SETTINGS: [&str; 6] = [
 ];
 
 async fn terminate(session: &Session, database: &str) -> Result<(), ComponentError> {
-    let statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                     WHERE datname = $1 AND pid <> pg_backend_pid()";
-    session.rows(statement, &[&database]).await.map(drop)
+    let statement = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {} AND pid <> pg_backend_pid()",
+        literal(database)
+    );
+    session.rows(&statement).await.map(drop)
 }
 
 async fn drop_leftovers(session: &Session) -> Result<(), ComponentError> {
-    let statement = "SELECT datname::text FROM pg_database d \
-                     WHERE datname ~ '_(restore|old)_[0-9a-f]{8}$' AND shobj_description(oid, 'pg_database') = $1 \
-                     AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datname = d.datname)";
-    for row in session.rows(statement, &[&MARK]).await? {
-        let name: String = row.get(0);
+    let statement = format!(
+        "SELECT datname::text FROM pg_database d \
+         WHERE datname ~ '_(restore|old)_[0-9a-f]{{8}}$' AND shobj_description(oid, 'pg_database') = {} \
+         AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.datname = d.datname)",
+        literal(MARK)
+    );
+    for name in session.rows(&statement).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
         // Somebody may have connected since, or dropped it: then it is not ours to care about.
         let _ = session.run(&format!("DROP DATABASE IF EXISTS {}", identifier(&name))).await;
     }

@@ -21,7 +21,7 @@ use crate::deployment::{ComponentInfo, Inspection};
 use crate::env::Entropy;
 use crate::provider::config::{ComponentConfig, PostgresSection};
 use crate::provider::exec::CommandSpec;
-use crate::provider::secret::{EnvValue, Masker};
+use crate::provider::secret::Masker;
 
 /// How often a starting server is asked, and how long it may take to answer.
 const READY_PERIOD: Duration = Duration::from_millis(500);
@@ -34,7 +34,6 @@ const DATABASE_PLACEHOLDER: &str = "{database}";
 pub struct Postgres {
     info: ComponentInfo,
     server: Server,
-    base: CommandSpec,
     dump: Option<Vec<String>>,
     load: Option<Vec<String>>,
     masker: Masker,
@@ -57,61 +56,41 @@ impl Postgres {
         let section = config.postgres.clone();
         let section =
             section.ok_or_else(|| ComponentError::NotConfigured { component: info.name.clone(), what: "postgres" })?;
-        let server = Server::new(info.name.clone(), section, masker.clone());
-        Ok(Self { info, server, base, dump: config.dump.clone(), load: config.load.clone(), masker, entropy })
+        let (dump, load) = (config.dump.clone(), config.load.clone());
+        Ok(Self { dump, load, ..Self::at(info, section, base, masker, entropy) })
     }
 
-    fn section(&self) -> &PostgresSection {
-        self.server.section()
+    /// A server that is entered as `section` says, from where `base` runs.
+    pub fn at(
+        info: ComponentInfo,
+        section: PostgresSection,
+        base: CommandSpec,
+        masker: Masker,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let server = Server::new(info.name.clone(), section, base, masker.clone());
+        Self { info, server, dump: None, load: None, masker, entropy }
     }
 
     /// `own`, or the default command, for `database`.
     fn command(&self, own: Option<&Vec<String>>, default: Vec<String>, database: &str) -> CommandSpec {
         let argv = own.cloned().unwrap_or(default);
         let argv = argv.into_iter().map(|word| word.replace(DATABASE_PLACEHOLDER, database)).collect();
-        let section = self.section();
-        let plain = |name: &str, value: &str| (name.to_owned(), EnvValue::Plain(value.to_owned()));
-        let mut env = vec![
-            plain("PGHOST", &section.host),
-            plain("PGPORT", &section.port.to_string()),
-            plain("PGUSER", &section.user),
-        ];
-        if let Some(password) = &section.password {
-            env.push(("PGPASSWORD".to_owned(), EnvValue::Secret(password.clone())));
-        }
-        // What the configuration sets itself comes later and wins, but for the database: that is decided here.
-        env.extend(self.base.env.iter().cloned());
-        env.push(plain("PGDATABASE", database));
-        CommandSpec { argv, env, ..self.base.clone() }
-    }
-
-    /// Program and connection. The connection stands in the arguments as well, because an environment does not cross every
-    /// wrapper; the password stands in the environment only.
-    fn tool(&self, program: &str) -> Vec<String> {
-        let section = self.section();
-        let program =
-            section.bin.as_ref().map_or_else(|| program.into(), |bin| bin.join(program).display().to_string());
-        vec![
-            program,
-            format!("--host={}", section.host),
-            format!("--port={}", section.port),
-            format!("--username={}", section.user),
-            "--no-password".to_owned(),
-        ]
+        self.server.command(argv, database)
     }
 
     fn dump_command(&self) -> CommandSpec {
-        let mut argv = self.tool("pg_dump");
+        let mut argv = self.server.tool("pg_dump");
         // Not compressed: what is compressed does not deduplicate.
         argv.extend(["--format=custom", "--compress=0"].map(str::to_owned));
         argv.push(format!("--dbname={DATABASE_PLACEHOLDER}"));
-        self.command(self.dump.as_ref(), argv, &self.section().database)
+        self.command(self.dump.as_ref(), argv, &self.server.section().database)
     }
 
     /// Owners and privileges are restored: without them the application is locked out of its own tables. A role that does
     /// not exist is an error, and the target stays as it was; who wants it otherwise configures `load`.
     fn load_command(&self, scratch: &str) -> CommandSpec {
-        let mut argv = self.tool("pg_restore");
+        let mut argv = self.server.tool("pg_restore");
         argv.push("--exit-on-error".to_owned());
         argv.push(format!("--dbname={DATABASE_PLACEHOLDER}"));
         self.command(self.load.as_ref(), argv, scratch)

@@ -1,17 +1,21 @@
-//! One running child: started in its own group, its standard error read, its group killed when it must end.
+//! One running command: a child in its own group, or what a [`Place`](super::place::Place) runs; its standard error read, all of
+//! it ended when it must end.
 //!
 //! Holds: the group is never signalled after its leader was reaped, since the number may belong to somebody else by then.
 
 use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
+use super::place::{Place, PlacedCommand, PlacedProcess, Reading, Writing};
 use super::{CommandSpec, DRAIN_GRACE, END_GRACE, ExecError, LOG_LINE_SIZE_MAX, LOG_LINES_MAX, OWN_SECRET_VARIABLES};
 use crate::provider::secret::{EnvValue, Masker};
 
@@ -22,10 +26,29 @@ const LINE_BUFFER_SIZE: usize = LOG_LINE_SIZE_MAX + 3 * crate::provider::secret:
 /// How often an ending child is looked at.
 const END_POLL: Duration = Duration::from_millis(10);
 
+/// What runs.
+enum Process {
+    Child {
+        child: Child,
+        /// The group's number; none once its leader was reaped.
+        group: Option<Pid>,
+    },
+    Placed(Box<dyn PlacedProcess>),
+}
+
+/// Which of its streams are ours; the others are empty or thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streams {
+    /// It reads.
+    Input,
+    /// It writes.
+    Output,
+}
+
 pub(super) struct Running {
-    child: Child,
-    /// The group's number; none once its leader was reaped.
-    group: Option<Pid>,
+    process: Process,
+    stdin: Option<Writing>,
+    stdout: Option<Reading>,
     command: String,
     started: Instant,
     pub(super) stall_timeout: Duration,
@@ -35,39 +58,19 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) async fn spawn(
-        spec: &CommandSpec,
-        masker: &Masker,
-        stdin: Stdio,
-        stdout: Stdio,
-    ) -> Result<Self, ExecError> {
-        let mut words = spec.wrap.iter().chain(&spec.argv);
-        let program = words.next().ok_or(ExecError::Empty)?;
-        let mut command = Command::new(program);
-        command.args(words).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-        if let Some(folder) = &spec.cwd {
-            command.current_dir(folder);
-        }
-        for (name, value) in &spec.env {
-            set_variable(&mut command, name, value, spec, masker).await?;
-        }
-        command.env("LC_ALL", "C");
-        for name in OWN_SECRET_VARIABLES {
-            command.env_remove(name);
-        }
-        let shown = masker.mask(&spec.display());
-        let started = Instant::now();
-        let mut child = command.spawn().map_err(|source| not_started(source, spec, program, &shown, masker))?;
-        let id = child.id().expect("a child that was not waited for has an id");
-        let group = i32::try_from(id).ok().and_then(Pid::from_raw);
+    pub(super) async fn spawn(spec: &CommandSpec, masker: &Masker, streams: Streams) -> Result<Self, ExecError> {
+        let parts = match &spec.place {
+            None => spawn_child(spec, masker, streams).await?,
+            Some(place) => start_placed(&**place, spec, masker, streams).await?,
+        };
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        let stderr = child.stderr.take().expect("standard error is piped");
-        let reader = tokio::spawn(read_log(stderr, Arc::clone(&log), masker.clone()));
+        let reader = tokio::spawn(read_log(parts.stderr, Arc::clone(&log), masker.clone()));
         Ok(Self {
-            child,
-            group,
-            command: shown,
-            started,
+            process: parts.process,
+            stdin: parts.stdin,
+            stdout: parts.stdout,
+            command: masker.mask(&spec.display()),
+            started: parts.started,
             stall_timeout: spec.stall_timeout,
             total_timeout: spec.total_timeout,
             log,
@@ -75,12 +78,12 @@ impl Running {
         })
     }
 
-    pub(super) fn take_stdout(&mut self) -> ChildStdout {
-        self.child.stdout.take().expect("standard output is piped and taken once")
+    pub(super) fn take_stdout(&mut self) -> Reading {
+        self.stdout.take().expect("standard output is asked for and taken once")
     }
 
-    pub(super) fn take_stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().expect("standard input is piped and taken once")
+    pub(super) fn take_stdin(&mut self) -> Writing {
+        self.stdin.take().expect("standard input is asked for and taken once")
     }
 
     pub(super) fn command(&self) -> &str {
@@ -103,10 +106,11 @@ impl Running {
 
     /// Waits for its exit, without a limit. May be dropped and called again.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus, ExecError> {
-        let status = self.child.wait().await;
-        if status.is_ok() {
-            self.group = None;
-        }
+        let status = match &mut self.process {
+            Process::Child { child, group } => child.wait().await.inspect(|_| *group = None),
+            // The low byte of a code is all that there ever is of it.
+            Process::Placed(process) => process.wait().await.map(|code| ExitStatus::from_raw((code & 0xff) << 8)),
+        };
         status.map_err(|source| ExecError::Io { command: self.command.clone(), source })
     }
 
@@ -117,8 +121,6 @@ impl Running {
 
     /// What its exit status means.
     pub(super) fn check(&self, status: ExitStatus) -> Result<(), ExecError> {
-        use std::os::unix::process::ExitStatusExt;
-
         if status.success() {
             return Ok(());
         }
@@ -131,15 +133,14 @@ impl Running {
 
     /// Ends the whole group: asks first, kills after [`END_GRACE`], and returns when the leader is gone.
     pub(super) async fn end(&mut self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::TERM);
-            let asked = Instant::now();
-            while !has_exited(group) && asked.elapsed() < END_GRACE {
-                tokio::time::sleep(END_POLL).await;
+        match &mut self.process {
+            Process::Child { child, group } => {
+                if let Some(leader) = group.take() {
+                    end_group(leader).await;
+                    let _ = child.wait().await;
+                }
             }
-            let _ = kill_process_group(group, Signal::KILL);
-            let _ = self.child.wait().await;
-            self.group = None;
+            Process::Placed(process) => process.end().await,
         }
         self.settle().await;
     }
@@ -159,33 +160,103 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL);
+        if let Process::Child { group: Some(group), .. } = &self.process {
+            let _ = kill_process_group(*group, Signal::KILL);
         }
         self.reader.abort();
     }
 }
 
-async fn set_variable(
-    command: &mut Command,
-    name: &str,
-    value: &EnvValue,
+/// What starting gives.
+struct Parts {
+    process: Process,
+    stdin: Option<Writing>,
+    stdout: Option<Reading>,
+    stderr: Reading,
+    started: Instant,
+}
+
+async fn spawn_child(spec: &CommandSpec, masker: &Masker, streams: Streams) -> Result<Parts, ExecError> {
+    let mut words = spec.wrap.iter().chain(&spec.argv);
+    let program = words.next().ok_or(ExecError::Empty)?;
+    let mut command = Command::new(program);
+    let (stdin, stdout) = match streams {
+        Streams::Input => (Stdio::piped(), Stdio::null()),
+        Streams::Output => (Stdio::null(), Stdio::piped()),
+    };
+    command.args(words).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    if let Some(folder) = &spec.cwd {
+        command.current_dir(folder);
+    }
+    for (name, value) in variables(spec, masker).await? {
+        command.env(name, &*value);
+    }
+    command.env("LC_ALL", "C");
+    for name in OWN_SECRET_VARIABLES {
+        command.env_remove(name);
+    }
+    let shown = masker.mask(&spec.display());
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(|source| not_started(source, spec, program, &shown, masker))?;
+    let id = child.id().expect("a child that was not waited for has an id");
+    let group = i32::try_from(id).ok().and_then(Pid::from_raw);
+    let stderr = Box::new(child.stderr.take().expect("standard error is piped"));
+    let stdin = child.stdin.take().map(|stdin| Box::new(stdin) as Writing);
+    let stdout = child.stdout.take().map(|stdout| Box::new(stdout) as Reading);
+    Ok(Parts { process: Process::Child { child, group }, stdin, stdout, stderr, started })
+}
+
+async fn start_placed(
+    place: &dyn Place,
     spec: &CommandSpec,
     masker: &Masker,
-) -> Result<(), ExecError> {
-    match value {
-        EnvValue::Plain(text) => command.env(name, text),
-        EnvValue::Secret(source) => {
-            let secret = source.read().await.map_err(|source| ExecError::Secret {
-                command: masker.mask(&spec.display()),
-                variable: name.to_owned(),
-                source: Box::new(source),
-            })?;
-            masker.add(&secret);
-            command.env(name, secret.expose())
-        }
-    };
-    Ok(())
+    streams: Streams,
+) -> Result<Parts, ExecError> {
+    let argv: Vec<String> = spec.wrap.iter().chain(&spec.argv).cloned().collect();
+    if argv.is_empty() {
+        return Err(ExecError::Empty);
+    }
+    let mut env = variables(spec, masker).await?;
+    // Not plain `C`: Java would take it for ASCII, and a password in its environment for another one.
+    env.push(("LC_ALL".to_owned(), Zeroizing::new("C.UTF-8".to_owned())));
+    let command = PlacedCommand { argv, env, cwd: spec.cwd.clone(), stdin: streams == Streams::Input };
+    let started = Instant::now();
+    let placed = place.start(command).await;
+    let placed = placed.map_err(|source| ExecError::Spawn { command: masker.mask(&spec.display()), source })?;
+    let stdout = (streams == Streams::Output).then_some(placed.stdout);
+    let process = Process::Placed(placed.process);
+    Ok(Parts { process, stdin: placed.stdin, stdout, stderr: placed.stderr, started })
+}
+
+/// Asks the whole group to end, kills it after [`END_GRACE`]; its leader is left to be reaped.
+async fn end_group(group: Pid) {
+    let _ = kill_process_group(group, Signal::TERM);
+    let asked = Instant::now();
+    while !has_exited(group) && asked.elapsed() < END_GRACE {
+        tokio::time::sleep(END_POLL).await;
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+}
+
+/// The variables of `spec`, secrets read and known to `masker`.
+async fn variables(spec: &CommandSpec, masker: &Masker) -> Result<Vec<(String, Zeroizing<String>)>, ExecError> {
+    let mut variables = Vec::new();
+    for (name, value) in &spec.env {
+        let value = match value {
+            EnvValue::Plain(text) => text.clone(),
+            EnvValue::Secret(source) => {
+                let secret = source.read().await.map_err(|source| ExecError::Secret {
+                    command: masker.mask(&spec.display()),
+                    variable: name.to_owned(),
+                    source: Box::new(source),
+                })?;
+                masker.add(&secret);
+                secret.expose().to_owned()
+            }
+        };
+        variables.push((name.clone(), Zeroizing::new(value)));
+    }
+    Ok(variables)
 }
 
 fn not_started(source: std::io::Error, spec: &CommandSpec, program: &str, shown: &str, masker: &Masker) -> ExecError {
@@ -204,7 +275,7 @@ fn has_exited(leader: Pid) -> bool {
 }
 
 /// Reads standard error to its end and keeps its last lines, masked and cut.
-async fn read_log(mut stderr: ChildStderr, log: Arc<Mutex<VecDeque<String>>>, masker: Masker) {
+async fn read_log(mut stderr: Reading, log: Arc<Mutex<VecDeque<String>>>, masker: Masker) {
     let mut line = Vec::new();
     let mut block = vec![0; 16 << 10];
     while let Ok(size @ 1..) = stderr.read(&mut block).await {

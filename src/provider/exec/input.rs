@@ -1,19 +1,17 @@
 //! A command whose standard input takes a stream of bytes: a load.
 
-use std::process::Stdio;
-
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
 
-use super::child::Running;
+use super::child::{Running, Streams};
+use super::place::Writing;
 use super::{CommandSpec, END_GRACE, Ended, ExecError};
 use crate::provider::secret::Masker;
 
 /// A running command, its standard input open. What it writes to its standard output is thrown away.
 pub struct ProcessInput {
     running: Running,
-    stdin: ChildStdin,
+    stdin: Writing,
     bytes: u64,
 }
 
@@ -24,7 +22,7 @@ impl ProcessInput {
     ///
     /// When it cannot be started.
     pub async fn start(spec: &CommandSpec, masker: &Masker) -> Result<Self, ExecError> {
-        let mut running = Running::spawn(spec, masker, Stdio::piped(), Stdio::null()).await?;
+        let mut running = Running::spawn(spec, masker, Streams::Input).await?;
         let stdin = running.take_stdin();
         Ok(Self { running, stdin, bytes: 0 })
     }
@@ -63,7 +61,9 @@ impl ProcessInput {
     ///
     /// Anything but exit status 0.
     pub async fn finish(self) -> Result<Ended, ExecError> {
-        let Self { mut running, stdin, bytes } = self;
+        let Self { mut running, mut stdin, bytes } = self;
+        // A pipe ends when it is closed, a connection when it is told so. If it is gone, the exit status says more.
+        let _ = stdin.shutdown().await;
         drop(stdin);
         match tokio::time::timeout(running.remaining(), running.wait()).await {
             Ok(status) => {

@@ -2,8 +2,9 @@
 //!
 //! Holds: every child leads a process group of its own, and that whole group is killed on abort, on a timeout and when its
 //! handle is dropped. Standard error is read all the time, so that a talkative child never blocks. Standard input is
-//! `/dev/null` unless bytes are loaded. `LC_ALL` is `C`. The secrets of this tool's own repository are not in a child's
-//! environment, and no secret is in its arguments. The end of a child's output is not success: only its exit status is.
+//! `/dev/null` unless bytes are loaded. `LC_ALL` is `C`, in a place of its own `C.UTF-8`. The secrets of this tool's own
+//! repository are not in a child's environment, and no secret is in its arguments. The end of a child's output is not
+//! success: only its exit status is.
 //!
 //! Does not: reach processes that left the group by `setsid`, or what a wrapper such as `ssh` started on another machine
 //! (that ends when its connection does). The environment does not cross such a wrapper either; on the other side secrets
@@ -13,18 +14,20 @@ mod child;
 mod error;
 mod input;
 mod output;
+pub mod place;
 
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::process::ChildStdout;
 
-use self::child::Running;
+use self::child::{Running, Streams};
 pub use self::error::ExecError;
 pub use self::input::ProcessInput;
 pub use self::output::ProcessOutput;
+use self::place::{Place, Reading};
 use super::secret::{EnvValue, Masker};
 
 /// Most bytes of standard output that [`run`] takes: 1 MiB.
@@ -53,7 +56,7 @@ pub const TOTAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(12 * 3600);
 pub const OWN_SECRET_VARIABLES: [&str; 2] = ["INFRAHUB_REPO_PASSWORD", "INFRAHUB_REPO_PASSWORD_FILE"];
 
 /// One command, as it was configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CommandSpec {
     /// Program and arguments; no shell reads them.
     pub argv: Vec<String>,
@@ -67,6 +70,8 @@ pub struct CommandSpec {
     pub total_timeout: Duration,
     /// Where it runs; this tool's own working directory if none.
     pub cwd: Option<PathBuf>,
+    /// Where it runs, if not as a child of this process.
+    pub place: Option<Arc<dyn Place>>,
 }
 
 impl CommandSpec {
@@ -79,6 +84,7 @@ impl CommandSpec {
             stall_timeout: STALL_TIMEOUT_DEFAULT,
             total_timeout: TOTAL_TIMEOUT_DEFAULT,
             cwd: None,
+            place: None,
         }
     }
 
@@ -128,7 +134,7 @@ pub struct Ended {
 ///
 /// Anything but exit status 0 within [`RUN_OUTPUT_SIZE_MAX`] bytes of output.
 pub async fn run(spec: &CommandSpec, masker: &Masker) -> Result<Output, ExecError> {
-    let mut running = Running::spawn(spec, masker, Stdio::null(), Stdio::piped()).await?;
+    let mut running = Running::spawn(spec, masker, Streams::Output).await?;
     let mut pipe = running.take_stdout();
     let mut stdout = Vec::with_capacity(64 << 10);
     let limit = running.remaining();
@@ -153,7 +159,7 @@ pub async fn run(spec: &CommandSpec, masker: &Masker) -> Result<Output, ExecErro
 /// The exit status; `None` as soon as there is too much output.
 async fn exit_and_output(
     running: &mut Running,
-    pipe: &mut ChildStdout,
+    pipe: &mut Reading,
     stdout: &mut Vec<u8>,
 ) -> Result<Option<ExitStatus>, ExecError> {
     tokio::select! {
@@ -169,7 +175,7 @@ async fn exit_and_output(
 
 /// Reads to the end, or until there is more than is allowed. A pipe that cannot be read counts as ended: the exit status
 /// decides. Nothing is lost when it is dropped.
-async fn read_bounded(pipe: &mut ChildStdout, bytes: &mut Vec<u8>) {
+async fn read_bounded(pipe: &mut Reading, bytes: &mut Vec<u8>) {
     while bytes.len() <= RUN_OUTPUT_SIZE_MAX {
         bytes.reserve(4 << 10);
         if !matches!(pipe.read_buf(bytes).await, Ok(1..)) {

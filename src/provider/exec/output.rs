@@ -1,12 +1,10 @@
 //! A command whose standard output is a stream of bytes: a dump.
 
-use std::process::Stdio;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::process::ChildStdout;
 
-use super::child::Running;
+use super::child::{Running, Streams};
+use super::place::Reading;
 use super::{CommandSpec, Ended, ExecError};
 use crate::limits::INPUT_BLOCK_SIZE_MAX;
 use crate::provider::secret::Masker;
@@ -16,7 +14,7 @@ use crate::provider::secret::Masker;
 /// The stall timeout counts only while [`ProcessOutput::next`] waits: a slow reader is not the command's fault.
 pub struct ProcessOutput {
     running: Running,
-    stdout: ChildStdout,
+    stdout: Reading,
     bytes: u64,
     at_end: bool,
 }
@@ -28,7 +26,7 @@ impl ProcessOutput {
     ///
     /// When it cannot be started.
     pub async fn start(spec: &CommandSpec, masker: &Masker) -> Result<Self, ExecError> {
-        let mut running = Running::spawn(spec, masker, Stdio::null(), Stdio::piped()).await?;
+        let mut running = Running::spawn(spec, masker, Streams::Output).await?;
         let stdout = running.take_stdout();
         Ok(Self { running, stdout, bytes: 0, at_end: false })
     }

@@ -1,0 +1,193 @@
+//! A Neo4j Community server in a container: asked by its own `cypher-shell`, dumped and loaded beside it while it is stopped.
+//!
+//! Holds: the edition is what the running server says, or what its image says while it is stopped; anything else is an error.
+//! Data that is on no volume is refused: beside a stopped container nothing of it could be seen. Dump and load run as whoever
+//! owns the data. Passwords stand in environments only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use super::{Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named};
+use crate::component::stream::{ExecDump, ExecLoad};
+use crate::component::{Component, ComponentError, DumpStream, LoadStream};
+use crate::deployment::{ComponentInfo, Inspection};
+use crate::provider::docker::{DATABASE, DockerError, DockerProvider, User};
+use crate::provider::exec::place::Place;
+use crate::provider::exec::{self, CommandSpec};
+use crate::provider::secret::{EnvValue, SecretSource};
+use crate::provider::{Provider as _, ServiceState};
+
+/// Where the image keeps databases.
+const DATA: &str = "/data";
+const DATABASES: &str = "/data/databases";
+
+/// One question for all that is asked: each `cypher-shell` costs seconds.
+const INSPECTION: &str = "CALL dbms.components() YIELD name, versions, edition \
+    WITH name, versions, edition WHERE name = 'Neo4j Kernel' \
+    CALL { MATCH (n) RETURN count(n) AS nodes } CALL { MATCH ()-[r]->() RETURN count(r) AS relationships } \
+    RETURN edition, versions[0] AS version, nodes, relationships";
+
+/// One database of one server in a container.
+pub struct ContainerNeo4j {
+    info: ComponentInfo,
+    provider: Arc<DockerProvider>,
+    database: String,
+    /// What enters the running server.
+    shell: CommandSpec,
+    /// What runs beside the stopped one.
+    admin: CommandSpec,
+}
+
+impl ContainerNeo4j {
+    /// Finds out how the server is entered, of which edition it is, and who owns its data.
+    ///
+    /// # Errors
+    ///
+    /// When any of this does not become known, or cannot be backed up by this version.
+    pub async fn open(info: ComponentInfo, provider: Arc<DockerProvider>) -> Result<Self, ComponentError> {
+        let failed = |source| ComponentError::Docker { component: info.name.clone(), source };
+        if !provider.is_mounted(DATABASE, DATA).await.map_err(failed)? {
+            let what = format!("backing up a database whose data (`{DATA}`) is on no volume");
+            return Err(failed(DockerError::NotBuilt { what }));
+        }
+        let login = provider.neo4j_login().await.map_err(failed)?;
+        let mut shell = CommandSpec::new(vec![]);
+        shell.env = vec![
+            ("NEO4J_USERNAME".to_owned(), EnvValue::Plain(login.user)),
+            ("NEO4J_PASSWORD".to_owned(), EnvValue::Secret(SecretSource::Held(login.password))),
+        ];
+        shell.place = Some(Arc::new(provider.in_service(DATABASE)));
+        let mut opened = Self { info, provider, database: login.database, shell, admin: CommandSpec::new(vec![]) };
+        opened.check_edition().await?;
+        let user = opened.user().await?;
+        opened.admin.place = Some(Arc::new(opened.provider.beside(DATABASE, user, None)));
+        Ok(opened)
+    }
+
+    fn docker_error(&self, source: DockerError) -> ComponentError {
+        ComponentError::Docker { component: self.info.name.clone(), source }
+    }
+
+    async fn runs(&self) -> Result<bool, ComponentError> {
+        let state = self.provider.state(DATABASE).await;
+        let state = state.map_err(|error| self.query_error("whether it runs", Box::new(error)))?;
+        Ok(state == ServiceState::Running)
+    }
+
+    async fn check_edition(&self) -> Result<(), ComponentError> {
+        let component = self.info.name.clone();
+        let unknown = |found, source| ComponentError::EditionUnknown { component, found, source };
+        let found = if self.runs().await? {
+            match self.ask().await {
+                Ok(inspection) => inspection.edition,
+                Err(source) => return Err(unknown(None, Some(Box::new(source)))),
+            }
+        } else {
+            self.provider.variable(DATABASE, "NEO4J_EDITION").await.map_err(|error| self.docker_error(error))?
+        };
+        let Some(found) = found else { return Err(unknown(None, None)) };
+        match edition_named(&found) {
+            Some(Edition::Community) => Ok(()),
+            Some(Edition::Enterprise) => {
+                Err(self.docker_error(DockerError::NotBuilt { what: "Neo4j Enterprise on Docker".to_owned() }))
+            }
+            None => Err(unknown(Some(found), None)),
+        }
+    }
+
+    /// The image starts as root and gives root up; a dump or a load must not leave files that only root may touch.
+    async fn user(&self) -> Result<User, ComponentError> {
+        let configured = self.provider.configured_user(DATABASE).await.map_err(|error| self.docker_error(error))?;
+        if !["", "root", "0", "0:0"].contains(&configured.as_str()) {
+            return Ok(User::Same);
+        }
+        let place: Arc<dyn Place> = if self.runs().await? {
+            Arc::new(self.provider.in_service(DATABASE))
+        } else {
+            Arc::new(self.provider.beside(DATABASE, User::Same, Some(vec![String::new()])))
+        };
+        let mut spec = CommandSpec::new(["stat", "-c", "%u:%g", DATABASES].map(str::to_owned).to_vec());
+        spec.place = Some(place);
+        spec.total_timeout = QUERY_TIMEOUT;
+        let said = exec::run(&spec, self.provider.masker()).await;
+        let said = said.map_err(|error| self.query_error("who owns its data", Box::new(error)))?;
+        Ok(User::Named(String::from_utf8_lossy(&said.stdout).trim().to_owned()))
+    }
+
+    fn query_error(&self, question: &str, source: Box<dyn std::error::Error + Send + Sync>) -> ComponentError {
+        ComponentError::Query { component: self.info.name.clone(), question: question.to_owned(), source }
+    }
+
+    /// The last line of what `cypher-shell` answers.
+    async fn query(&self, statement: &str, limit: Duration) -> Result<String, ComponentError> {
+        let mut spec = self.shell.clone();
+        let argv = ["cypher-shell", "--format", "plain", "-d", &self.database, statement];
+        spec.argv = argv.map(str::to_owned).to_vec();
+        spec.total_timeout = limit;
+        let said = exec::run(&spec, self.provider.masker()).await;
+        let said = said.map_err(|error| self.query_error(statement, Box::new(error)))?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        Ok(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned())
+    }
+
+    async fn ask(&self) -> Result<Inspection, ComponentError> {
+        let row = self.query(INSPECTION, QUERY_TIMEOUT).await?;
+        let wrong = || self.query_error(INSPECTION, format!("the answer `{row}` has another form").into());
+        let cells: Vec<&str> = row.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
+        let [edition, version, nodes, relationships] = cells[..] else { return Err(wrong()) };
+        let mut inspection = Inspection {
+            version: Some(version.to_owned()),
+            edition: Some(edition.to_lowercase()),
+            evidence: format!("dbms.components() and counts in database `{}`, by cypher-shell", self.database),
+            ..Inspection::default()
+        };
+        for (what, count) in [("nodes", nodes), ("relationships", relationships)] {
+            inspection.counts.insert(what.to_owned(), count.parse().map_err(|_| wrong())?);
+        }
+        Ok(inspection)
+    }
+
+    fn admin(&self, words: &[&str]) -> CommandSpec {
+        let mut spec = self.admin.clone();
+        let words = ["neo4j-admin", "database"].iter().chain(words).map(|word| (*word).to_owned());
+        spec.argv = words.chain([self.database.clone()]).collect();
+        spec
+    }
+}
+
+#[async_trait]
+impl Component for ContainerNeo4j {
+    fn info(&self) -> &ComponentInfo {
+        &self.info
+    }
+
+    async fn inspect(&self) -> Result<Inspection, ComponentError> {
+        self.ask().await
+    }
+
+    async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError> {
+        let spec = self.admin(&["dump", "--to-stdout"]);
+        Ok(Box::new(ExecDump::start(&self.info.name, &spec, self.provider.masker()).await?))
+    }
+
+    async fn load(&self) -> Result<Box<dyn LoadStream>, ComponentError> {
+        let spec = self.admin(&["load", "--from-stdin", "--overwrite-destination=true"]);
+        Ok(Box::new(ExecLoad::start(&self.info.name, &spec, self.provider.masker()).await?))
+    }
+
+    async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError> {
+        let since = Instant::now();
+        loop {
+            match self.query("RETURN 1", QUERY_TIMEOUT).await {
+                Ok(_) => return Ok(()),
+                Err(source) if since.elapsed() >= timeout => {
+                    let (component, waited) = (self.info.name.clone(), since.elapsed());
+                    return Err(ComponentError::NotReady { component, waited, source: Box::new(source) });
+                }
+                Err(_) => tokio::time::sleep(READY_PERIOD).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A deployment on Docker Compose, reached through its engine alone.
+//!
+//! Holds: projects and services are found by Compose's labels, whole names only; what is named explicitly is used or is an
+//! error. A service stops when all its containers did, a database never by being killed. Does not: decide what to stop, or
+//! know what a dump is.
+
+mod attached;
+mod credentials;
+mod endpoint;
+mod engine;
+mod error;
+mod exec;
+mod one_off;
+mod project;
+mod services;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bollard::models::ContainerSummaryStateEnum;
+use bollard::query_parameters::StopContainerOptionsBuilder;
+use futures::future::join_all;
+
+use self::credentials::variables;
+pub use self::credentials::{Given, Neo4jLogin, PostgresLogin};
+pub use self::endpoint::{DockerVariables, Places, places};
+pub use self::engine::Engine;
+pub use self::error::DockerError;
+pub use self::exec::InService;
+pub use self::one_off::{Beside, LABEL, User};
+use self::project::Container;
+pub use self::project::deployments;
+use super::secret::Masker;
+use super::{Provider, ProviderError, ServiceState};
+use crate::deployment::{Deployment, DeploymentKind, DockerWay};
+
+/// The service whose server must end by itself.
+pub const DATABASE: &str = "database";
+/// The service of the task manager's PostgreSQL.
+pub const TASK_MANAGER_DB: &str = "task-manager-db";
+
+/// The component of the artifact store.
+pub const ARTIFACTS: &str = "artifacts";
+
+/// How long a database may take to stop: closing a big store takes minutes, and a killed one refuses to be dumped.
+const DATABASE_STOP: Duration = Duration::from_secs(15 * 60);
+
+/// How long anything else may take above what Compose gives it before the engine kills it.
+const STOP_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// How often containers that start are looked at.
+const READY_PERIOD: Duration = Duration::from_millis(250);
+
+/// The exit code of a process that was killed.
+const KILLED_CODE: i64 = 137;
+
+/// Reaches a Compose project.
+pub struct DockerProvider {
+    engine: Arc<Engine>,
+    way: DockerWay,
+    deployment: Deployment,
+    /// Of each service those that start before it.
+    after: BTreeMap<String, Vec<String>>,
+    /// Why the artifact store cannot be read, if it cannot.
+    store_problem: Option<String>,
+    given: Given,
+    masker: Masker,
+}
+
+impl DockerProvider {
+    /// Finds the project: the one that is `named`, or the only Infrahub deployment of this engine.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, more than one, or not that one.
+    pub async fn open(engine: Engine, named: Option<&str>, given: Given) -> Result<Self, DockerError> {
+        let (project, containers) = project::choose(&engine, named).await?;
+        let found = services::found(&containers);
+        let place = engine.endpoint().host.clone();
+        let mut deployment = Deployment {
+            name: project.clone(),
+            kind: DeploymentKind::Docker,
+            services: found.order,
+            components: Vec::new(),
+            evidence: format!("Compose project `{project}` of the Docker engine at {place}"),
+        };
+        let way = DockerWay { endpoint: engine.endpoint().clone(), project };
+        let store = store::find(&engine, &containers).await?;
+        deployment.components = services::components(&deployment.services, &store);
+        let (engine, store_problem) = (Arc::new(engine), store.folder.err());
+        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, masker: Masker::default() })
+    }
+
+    /// How it is reached again.
+    pub fn way(&self) -> &DockerWay {
+        &self.way
+    }
+
+    /// Knows every secret that was read so far.
+    pub fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
+    /// Why the artifact store cannot be read, if it cannot.
+    pub fn store_problem(&self) -> Option<&str> {
+        self.store_problem.as_deref()
+    }
+
+    /// Where commands run in a container of `service` that runs.
+    pub fn in_service(&self, service: &str) -> InService {
+        let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
+        InService { engine, project, service: service.to_owned() }
+    }
+
+    /// Where commands run beside the containers of `service`, which may be stopped.
+    pub fn beside(&self, service: &str, user: User, entrypoint: Option<Vec<String>>) -> Beside {
+        let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
+        Beside { engine, project, service: service.to_owned(), user, entrypoint }
+    }
+
+    /// How Neo4j is entered.
+    ///
+    /// # Errors
+    ///
+    /// When a container cannot be asked.
+    pub async fn neo4j_login(&self) -> Result<Neo4jLogin, DockerError> {
+        let (server, database) = (self.variables("infrahub-server").await?, self.variables(DATABASE).await?);
+        let login = credentials::neo4j(&self.given, &server, &database);
+        self.masker.add(&login.password);
+        Ok(login)
+    }
+
+    /// How PostgreSQL is entered.
+    ///
+    /// # Errors
+    ///
+    /// When a container cannot be asked, or the connection is not understood.
+    pub async fn postgres_login(&self) -> Result<PostgresLogin, DockerError> {
+        let manager = match self.deployment.services.iter().any(|name| name == "task-manager") {
+            true => self.variables("task-manager").await?,
+            false => credentials::Variables::new(),
+        };
+        let login = credentials::postgres(&self.given, &manager, &self.variables(TASK_MANAGER_DB).await?)?;
+        login.password.iter().for_each(|password| self.masker.add(password));
+        Ok(login)
+    }
+
+    /// One variable of a service's first container.
+    ///
+    /// # Errors
+    ///
+    /// When the container cannot be asked.
+    pub async fn variable(&self, service: &str, name: &str) -> Result<Option<String>, DockerError> {
+        Ok(self.variables(service).await?.remove(name))
+    }
+
+    /// The user of a service's first container, as it is configured; empty for the image's own.
+    ///
+    /// # Errors
+    ///
+    /// When the container cannot be asked.
+    pub async fn configured_user(&self, service: &str) -> Result<String, DockerError> {
+        let first = self.containers(service).await?.remove(0);
+        let config = project::inspect(&self.engine, &first.id).await?.config;
+        Ok(config.and_then(|config| config.user).unwrap_or_default())
+    }
+
+    /// Whether `path` of a service's first container lies on a volume or a folder of the host.
+    ///
+    /// # Errors
+    ///
+    /// When the container cannot be asked.
+    pub async fn is_mounted(&self, service: &str, path: &str) -> Result<bool, DockerError> {
+        let first = self.containers(service).await?.remove(0);
+        let mounts = project::inspect(&self.engine, &first.id).await?.mounts.unwrap_or_default();
+        Ok(mounts.iter().any(|mount| mount.destination.as_deref() == Some(path)))
+    }
+
+    async fn variables(&self, service: &str) -> Result<credentials::Variables, DockerError> {
+        let first = self.containers(service).await?.remove(0);
+        let config = project::inspect(&self.engine, &first.id).await?.config;
+        Ok(variables(&config.and_then(|config| config.env).unwrap_or_default()))
+    }
+
+    async fn containers(&self, service: &str) -> Result<Vec<Container>, DockerError> {
+        project::of_service(&self.engine, &self.way.project, service).await
+    }
+
+    async fn stop_container(&self, container: &Container) -> Result<(), DockerError> {
+        let must_end = container.service == DATABASE;
+        let state = project::inspect(&self.engine, &container.id).await?;
+        let own = state.config.and_then(|config| config.stop_timeout).and_then(|seconds| u64::try_from(seconds).ok());
+        let options = StopContainerOptionsBuilder::default();
+        let (options, limit) = match must_end {
+            true => {
+                let limit = DATABASE_STOP.max(Duration::from_secs(own.unwrap_or(0)));
+                (Some(options.t(i32::try_from(limit.as_secs()).unwrap_or(i32::MAX)).build()), limit + STOP_MARGIN)
+            }
+            // Nothing is said, so that the engine takes what Compose gave it.
+            false => (None, Duration::from_secs(own.unwrap_or(10)) + STOP_MARGIN),
+        };
+        let stopping = self.engine.docker().stop_container(&container.id, options);
+        self.engine.within(limit, format!("stop container `{}`", container.name), stopping).await?;
+        if must_end { self.check_ended(container).await } else { Ok(()) }
+    }
+
+    /// A database that was killed refuses to be dumped.
+    async fn check_ended(&self, container: &Container) -> Result<(), DockerError> {
+        let state = project::inspect(&self.engine, &container.id).await?.state.unwrap_or_default();
+        let oom = state.oom_killed == Some(true);
+        if !oom && state.exit_code != Some(KILLED_CODE) {
+            return Ok(());
+        }
+        let (container, service) = (container.name.clone(), container.service.clone());
+        Err(DockerError::Killed { container, service, oom })
+    }
+
+    /// Whether a container serves: healthy where it has a check, running where it has none.
+    async fn serves(&self, container: &Container) -> Result<bool, DockerError> {
+        use bollard::models::HealthStatusEnum as Health;
+        let found = project::inspect(&self.engine, &container.id).await?;
+        let state = found.state.unwrap_or_default();
+        if state.running != Some(true) {
+            let policy = found.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
+            let comes_again = policy.is_some_and(|name| !["", "no"].contains(&name.to_string().as_str()));
+            if state.restarting == Some(true) || comes_again {
+                return Ok(false);
+            }
+            let (container, service) = (container.name.clone(), container.service.clone());
+            return Err(DockerError::Ended { container, service, code: state.exit_code.unwrap_or_default() });
+        }
+        Ok(match state.health.and_then(|health| health.status) {
+            None | Some(Health::EMPTY | Health::NONE | Health::HEALTHY) => true,
+            Some(Health::STARTING | Health::UNHEALTHY) => false,
+        })
+    }
+}
+
+/// Whether a container counts as running.
+fn runs(container: &Container) -> Result<bool, DockerError> {
+    use ContainerSummaryStateEnum as State;
+    match container.state {
+        State::RUNNING | State::RESTARTING | State::STOPPING => Ok(true),
+        State::CREATED | State::EXITED | State::DEAD => Ok(false),
+        State::PAUSED | State::REMOVING | State::EMPTY => Err(DockerError::State {
+            container: container.name.clone(),
+            service: container.service.clone(),
+            state: container.state.to_string(),
+        }),
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
+    fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    fn after(&self, service: &str) -> Vec<String> {
+        self.after.get(service).cloned().unwrap_or_default()
+    }
+
+    /// Running if any of its containers is.
+    async fn state(&self, service: &str) -> Result<ServiceState, ProviderError> {
+        let states: Result<Vec<bool>, DockerError> = self.containers(service).await?.iter().map(runs).collect();
+        Ok(if states?.contains(&true) { ServiceState::Running } else { ServiceState::Stopped })
+    }
+
+    async fn stop(&self, service: &str) -> Result<(), ProviderError> {
+        let containers = self.containers(service).await?;
+        let stopped = join_all(containers.iter().map(|container| self.stop_container(container))).await;
+        stopped.into_iter().collect::<Result<(), _>>()?;
+        Ok(())
+    }
+
+    async fn start(&self, service: &str) -> Result<(), ProviderError> {
+        if service == DATABASE {
+            // One of ours that is left would hold the lock of the store.
+            self.tidy().await?;
+        }
+        let containers = self.containers(service).await?;
+        let start = |container: &Container| {
+            let (what, id) = (format!("start container `{}`", container.name), container.id.clone());
+            async move { self.engine.ask(what, self.engine.docker().start_container(&id, None)).await }
+        };
+        let started = join_all(containers.iter().map(start)).await;
+        started.into_iter().collect::<Result<(), _>>()?;
+        Ok(())
+    }
+
+    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError> {
+        let since = Instant::now();
+        loop {
+            let mut all = true;
+            for container in self.containers(service).await? {
+                all &= self.serves(&container).await?;
+            }
+            if all {
+                return Ok(());
+            }
+            if since.elapsed() >= timeout {
+                let (service, waited) = (service.to_owned(), since.elapsed());
+                return Err(ProviderError::NotInTime { service, wanted: "ready", waited });
+            }
+            tokio::time::sleep(READY_PERIOD).await;
+        }
+    }
+
+    async fn tidy(&self) -> Result<usize, ProviderError> {
+        Ok(one_off::remove_left(&self.engine, &self.way.project).await?)
+    }
+
+    async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {
+        Ok(services::clear(self, service).await?)
+    }
+}

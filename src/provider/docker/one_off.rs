@@ -1,0 +1,225 @@
+//! A command in a container of its own: same image, same variables, same volumes as a service whose containers are stopped.
+//!
+//! Holds: such a container is labelled with its project, so that whoever comes after a killed run finds and removes it. Its
+//! output is not logged by the engine: a log of a dump would fill the disk. It has no network. Whoever waits for its end
+//! comes back only when it is removed, since it may hold the lock of a database.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use futures::StreamExt as _;
+
+use super::attached::Pump;
+use super::engine::Engine;
+use super::error::DockerError;
+use super::project;
+use crate::provider::exec::place::{Place, Placed, PlacedCommand, PlacedProcess};
+
+/// The label of our containers; its value is the project that they work for.
+pub const LABEL: &str = "infrahub-backup.project";
+
+/// The user that a one-off command runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum User {
+    /// The one of the service's container.
+    Same,
+    /// This one, as `uid:gid`.
+    Named(String),
+}
+
+/// Beside the stopped containers of a service.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    pub(super) engine: Arc<Engine>,
+    pub(super) project: String,
+    pub(super) service: String,
+    pub(super) user: User,
+    /// What stands in for the image's entry point, if that shall not run; one empty word for nothing.
+    pub(super) entrypoint: Option<Vec<String>>,
+}
+
+impl Beside {
+    async fn begin(&self, command: PlacedCommand) -> Result<Placed, DockerError> {
+        let first = project::of_service(&self.engine, &self.project, &self.service).await?.remove(0);
+        let like = project::inspect(&self.engine, &first.id).await?;
+        let stdin = command.stdin;
+        let body = self.body(&first.id, like, command)?;
+        let docker = self.engine.docker();
+        let what = format!("make a container beside `{}`", first.name);
+        let id = self.engine.ask(what, docker.create_container(None, body)).await?.id;
+        let mut container = OneOff { engine: Arc::clone(&self.engine), id, pump: None, code: None, removed: false };
+        match container.attach_and_start(stdin).await {
+            Ok((stdin, stdout, stderr)) => Ok(Placed { stdin, stdout, stderr, process: Box::new(container) }),
+            Err(error) => {
+                container.remove().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn body(
+        &self,
+        id: &str,
+        like: ContainerInspectResponse,
+        command: PlacedCommand,
+    ) -> Result<ContainerCreateBody, DockerError> {
+        let missing = |what| DockerError::Answer { about: id.to_owned(), what };
+        let config = like.config.ok_or_else(|| missing("Config"))?;
+        let host = like.host_config.ok_or_else(|| missing("HostConfig"))?;
+        let image = like.image.ok_or_else(|| missing("Image"))?;
+        let PlacedCommand { argv, env, cwd, stdin } = command;
+        let own = env.iter().map(|(name, value)| format!("{name}={}", value.as_str()));
+        let user = match &self.user {
+            User::Same => config.user,
+            User::Named(user) => Some(user.clone()),
+        };
+        let host_config = HostConfig {
+            volumes_from: Some(vec![id.to_owned()]),
+            network_mode: Some("none".to_owned()),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+            group_add: host.group_add,
+            security_opt: host.security_opt,
+            userns_mode: host.userns_mode,
+            ..HostConfig::default()
+        };
+        Ok(ContainerCreateBody {
+            image: Some(image),
+            env: Some(config.env.unwrap_or_default().into_iter().chain(own).collect()),
+            user,
+            working_dir: cwd.map(|path| path.display().to_string()),
+            entrypoint: self.entrypoint.clone(),
+            cmd: Some(argv),
+            labels: Some(HashMap::from([(LABEL.to_owned(), self.project.clone())])),
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            attach_stdin: Some(stdin),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(stdin),
+            stdin_once: Some(stdin),
+            tty: Some(false),
+            host_config: Some(host_config),
+            ..ContainerCreateBody::default()
+        })
+    }
+}
+
+#[async_trait]
+impl Place for Beside {
+    async fn start(&self, command: PlacedCommand) -> io::Result<Placed> {
+        self.begin(command).await.map_err(io::Error::other)
+    }
+}
+
+struct OneOff {
+    engine: Arc<Engine>,
+    id: String,
+    pump: Option<Pump>,
+    code: Option<i32>,
+    removed: bool,
+}
+
+type Streams = (
+    Option<crate::provider::exec::place::Writing>,
+    crate::provider::exec::place::Reading,
+    crate::provider::exec::place::Reading,
+);
+
+impl OneOff {
+    /// Attached before it is started, so that no byte is missed.
+    async fn attach_and_start(&mut self, stdin: bool) -> Result<Streams, DockerError> {
+        let options = AttachContainerOptionsBuilder::default().stdin(stdin).stdout(true).stderr(true).stream(true);
+        let docker = self.engine.docker();
+        let attaching = docker.attach_container(&self.id, Some(options.build()));
+        let attached = self.engine.ask("attach to a container", attaching).await?;
+        let (pump, stdout, stderr) = Pump::start(attached.output, None);
+        self.pump = Some(pump);
+        self.engine.ask("start a container", docker.start_container(&self.id, None)).await?;
+        Ok((stdin.then_some(Box::new(attached.input) as _), stdout, stderr))
+    }
+
+    async fn exit_code(&self) -> Result<i32, DockerError> {
+        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        // What it says is asked once more below: an error here may only mean a code other than 0.
+        let _ = Box::pin(self.engine.docker().wait_container(&self.id, Some(options))).next().await;
+        let missing = || DockerError::Answer { about: self.id.clone(), what: "exit code" };
+        let state = project::inspect(&self.engine, &self.id).await?.state.ok_or_else(missing)?;
+        if state.running == Some(true) {
+            return Err(missing());
+        }
+        state.exit_code.and_then(|code| i32::try_from(code).ok()).ok_or_else(missing)
+    }
+
+    async fn remove(&mut self) {
+        // One that could not be removed carries the label: the next run removes it.
+        self.removed = remove(&self.engine, &self.id).await.is_ok();
+    }
+}
+
+#[async_trait]
+impl PlacedProcess for OneOff {
+    async fn wait(&mut self) -> io::Result<i32> {
+        if let Some(code) = self.code {
+            return Ok(code);
+        }
+        if let Some(pump) = &mut self.pump {
+            pump.ended().await?;
+        }
+        let code = self.exit_code().await.map_err(io::Error::other)?;
+        self.code = Some(code);
+        self.remove().await;
+        Ok(code)
+    }
+
+    async fn end(&mut self) {
+        if !self.removed {
+            self.remove().await;
+        }
+    }
+}
+
+impl Drop for OneOff {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.removed, tokio::runtime::Handle::try_current()) {
+            let (engine, id) = (Arc::clone(&self.engine), self.id.clone());
+            runtime.spawn(async move { remove(&engine, &id).await });
+        }
+    }
+}
+
+/// Removes a container of ours, running or not.
+async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError> {
+    // Volumes stay: all that it has are those of the service.
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(false).build();
+    match engine.ask("remove a container", engine.docker().remove_container(id, Some(options))).await {
+        // Gone, or on its way: that is what was wanted.
+        Err(DockerError::Request {
+            source: bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. },
+            ..
+        }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes whatever of ours is left for `project`; how many.
+pub(super) async fn remove_left(engine: &Engine, project: &str) -> Result<usize, DockerError> {
+    let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={project}")])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let found = engine.ask("list containers", engine.docker().list_containers(Some(options))).await?;
+    let mut removed = 0;
+    for id in found.into_iter().filter_map(|container| container.id) {
+        remove(engine, &id).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,97 @@
+//! Where the artifact store of a deployment lies.
+//!
+//! Holds: a folder of this machine is taken for a container's only if both have the same time of change to the nanosecond
+//! and the same mode: this program may itself run in a container, where the same path is another folder. Does not: read
+//! stores that are elsewhere; why one cannot be read is told to whoever wants it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use bollard::container::PathStatResponse;
+use bollard::query_parameters::ContainerArchiveInfoOptionsBuilder;
+use jiff::Timestamp;
+
+use super::credentials::variables;
+use super::engine::Engine;
+use super::error::DockerError;
+use super::project::{self, Container};
+
+/// The service whose settings say where the store is.
+const SERVER: &str = "infrahub-server";
+
+/// Where Infrahub keeps it when it is told nothing.
+const PATH_DEFAULT: &str = "/opt/infrahub/storage";
+
+/// The bits of a mode that both sides write alike.
+const PERMISSIONS: u32 = 0o777;
+
+/// What is known of the artifact store.
+pub(super) struct Store {
+    /// The folder on this machine, or why it cannot be read.
+    pub(super) folder: Result<PathBuf, String>,
+    /// Services that have it mounted.
+    pub(super) users: Vec<String>,
+}
+
+/// Looks for the store of the deployment that `containers` are.
+pub(super) async fn find(engine: &Engine, containers: &[Container]) -> Result<Store, DockerError> {
+    let server = containers.iter().find(|container| container.service == SERVER);
+    let server = server.expect("a deployment has a server: the project was chosen for it");
+    let found = project::inspect(engine, &server.id).await?;
+    let settings = variables(&found.config.and_then(|config| config.env).unwrap_or_default());
+    let driver = settings.get("INFRAHUB_STORAGE_DRIVER").map_or("local", String::as_str);
+    if driver != "local" {
+        let text = format!("backing up an artifact store with driver `{driver}` is not built yet");
+        return Ok(Store { folder: Err(text), users: vec![SERVER.to_owned()] });
+    }
+    let path = settings.get("INFRAHUB_STORAGE_LOCAL_PATH").map_or(PATH_DEFAULT, String::as_str);
+    let mounts = found.mounts.unwrap_or_default();
+    let mount = mounts.iter().find(|mount| mount.destination.as_deref() == Some(path));
+    let Some(source) = mount.and_then(|mount| mount.source.clone()).map(PathBuf::from) else {
+        let text = format!("the artifact store `{path}` of service `{SERVER}` is on no volume");
+        return Ok(Store { folder: Err(text), users: vec![SERVER.to_owned()] });
+    };
+    let users = users(engine, containers, &source).await?;
+    let folder = check(engine, &server.id, path, &source).await?;
+    Ok(Store { folder: folder.map(|()| source), users })
+}
+
+/// The services that have `source` mounted.
+async fn users(engine: &Engine, containers: &[Container], source: &Path) -> Result<Vec<String>, DockerError> {
+    let mut users = Vec::new();
+    for container in containers {
+        let mounts = project::inspect(engine, &container.id).await?.mounts.unwrap_or_default();
+        let has = mounts.iter().any(|mount| mount.source.as_deref().map(Path::new) == Some(source));
+        if has && !users.contains(&container.service) {
+            users.push(container.service.clone());
+        }
+    }
+    Ok(users)
+}
+
+/// Whether `source` on this machine is what the container has at `path`; if not, why.
+async fn check(engine: &Engine, id: &str, path: &str, source: &Path) -> Result<Result<(), String>, DockerError> {
+    let cannot = |why: &str| Err(format!("the artifact store {} cannot be read here: {why}", source.display()));
+    if engine.endpoint().socket().is_none() {
+        return Ok(cannot("the engine is on another machine, and reading it there is not built yet"));
+    }
+    let here = match std::fs::metadata(source) {
+        Ok(here) => here,
+        Err(error) => return Ok(cannot(&error.to_string())),
+    };
+    let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+    let asked = engine.docker().get_container_archive_info(id, Some(options));
+    let there = engine.ask(format!("look at `{path}` of service `{SERVER}`"), asked).await?;
+    if is_same(&here, &there) {
+        return Ok(Ok(()));
+    }
+    Ok(cannot("this path is another folder there; this program must see the host's own folders"))
+}
+
+fn is_same(here: &std::fs::Metadata, there: &PathStatResponse) -> bool {
+    let time = there.modification_time.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    let same_time = time.is_some_and(|time| {
+        i128::from(here.mtime()) * 1_000_000_000 + i128::from(here.mtime_nsec()) == time.as_nanosecond()
+    });
+    same_time && here.mode() & PERMISSIONS == there.file_mode & PERMISSIONS
+}
