@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod scripted;
+pub mod secrets;
 pub mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
