@@ -267,6 +267,7 @@ class Pack:
         fields = Fields(self.decode(coded, b"", OBJECT_PLAIN_SIZE_MAX))
         segments = [Segment(fields) for _ in range(fields.count(18 + 36))]
         fields.end()
+        check_places(segments, len(self.stored))
         return segments
 
 
@@ -297,10 +298,14 @@ class PackEntry:
         need(self.kind in (CONTENT_PACK, TREE_PACK), "decode", "it describes no pack")
         self.segments = [Segment(fields) for _ in range(fields.count(18 + 36))]
         need(self.stored_size <= PACK_SIZE_MAX, "limit", "the pack is too long")
-        end = 0
-        for segment in self.segments:
-            start, end = end, segment.offset + segment.stored_length
-            need(segment.offset >= start and end <= self.stored_size, "decode", "a segment overlaps or leaves the pack")
+        check_places(self.segments, self.stored_size)
+
+
+def check_places(segments, stored_size):
+    end = 0
+    for segment in segments:
+        start, end = end, segment.offset + segment.stored_length
+        need(segment.offset >= start and end <= stored_size, "decode", "a segment overlaps or leaves the pack")
 
 
 def read_index(body):

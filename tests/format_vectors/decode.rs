@@ -145,7 +145,9 @@ fn tree_pack(vector: &Vector) -> Outcome {
     let opener = PackOpener::new(&keys, ObjectType::TreePack, &vector.bytes).map_err(of_envelope)?;
     let footer = opener.footer(&vector.bytes, OBJECT_PLAIN_SIZE_MAX).map_err(of_seal)?;
     let footer = PackFooter::decode(&footer).map_err(of_format)?;
-    segments(vector, &keys, &opener, &footer.segments)
+    let stored_size = u32::try_from(vector.bytes.len()).expect("vectors are short");
+    let entry = footer.describe(ObjectId::of(&vector.bytes), stored_size).map_err(of_format)?;
+    segments(vector, &keys, &opener, &entry.segments)
 }
 
 fn tree(bytes: &[u8]) -> Outcome {

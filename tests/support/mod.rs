@@ -6,6 +6,7 @@
 // Each test target uses a part of this.
 #![allow(dead_code)]
 
+pub mod grants;
 pub mod scripted;
 pub mod secrets;
 pub mod tree;
