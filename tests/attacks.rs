@@ -165,6 +165,64 @@ fn a_newest_manifest_that_is_deleted_is_missed_by_who_saw_it() {
     assert_eq!(world.finds(4), [(format!("snapshots/{}", world.ids[2]), "presence".to_owned())]);
 }
 
+#[test]
+fn a_newest_manifest_that_is_deleted_is_missed_by_who_kept_its_id_and_not_if_it_was_forgotten() {
+    let world = World::new();
+    let stolen = fs::read(world.manifest(2)).expect("a manifest");
+    fs::remove_file(world.manifest(2)).expect("it is there");
+    world.forget_what_was_seen();
+    assert_eq!(world.finds(0), [], "nobody knows of it");
+    let verify = ["verify", "--head", &world.ids[1], "--head", &world.ids[2]];
+    world.sandbox.run(verify).with_code(4);
+    fs::write(world.manifest(2), stolen).expect("put back");
+    world.sandbox.run(verify).ok();
+    world.sandbox.run(["forget", &world.ids[2]]).ok();
+    assert!(!world.manifest(2).exists());
+    world.sandbox.run(verify).ok();
+    world.sandbox.run(["verify", "--head", &world.ids[2][..8]]).with_code(2);
+}
+
+#[test]
+fn a_decision_that_is_taken_away_is_missed_and_so_is_one_that_took_its_place() {
+    let mut world = World::new();
+    world.sandbox.run(["snapshots", "hold", &world.ids[0]]).ok();
+    let mark = world.path("marks/1");
+    let kept = fs::read(&mark).expect("a mark");
+    fs::remove_file(&mark).expect("it is there");
+    assert_eq!(world.finds(4), [("marks/1".to_owned(), "presence".to_owned())]);
+    // Another machine, which has not seen it, decides something else.
+    for folder in ["STATE", "CACHE"] {
+        let elsewhere = world.sandbox.path(&format!("other-{folder}")).display().to_string();
+        world.sandbox.set(&format!("XDG_{folder}_HOME"), elsewhere);
+    }
+    world.sandbox.run(["snapshots", "hold", &world.ids[1]]).ok();
+    assert_eq!(world.finds(0), []);
+    for folder in ["STATE", "CACHE"] {
+        let here = world.sandbox.path(&folder.to_lowercase()).display().to_string();
+        world.sandbox.set(&format!("XDG_{folder}_HOME"), here);
+    }
+    let verified = world.sandbox.run(["verify"]).with_code(4);
+    assert!(verified.text().contains("history was forked"), "{}", verified.text());
+    fs::write(&mark, kept).expect("written");
+    assert_eq!(world.finds(0), []);
+}
+
+#[test]
+fn no_backup_is_sealed_to_keys_of_a_generation_that_was_left() {
+    let world = World::new();
+    let before = world.sandbox.objects();
+    world.sandbox.run(["key", "rotate", "--content"]).ok();
+    let added = support::added(&before, &world.sandbox.objects());
+    for name in added.into_keys().filter(|name| name.starts_with("config/") || name.starts_with("keys/")) {
+        fs::remove_file(world.path(&name)).expect("it is there");
+    }
+    let create = ["create", "from-files", "--artifacts-path", "data"];
+    world.sandbox.run(create).with_code(4).says(&["was rolled back", "generation 3", "--accept-new-repository"]);
+    let accepted = [&create[..], &["--accept-new-repository"]].concat();
+    world.sandbox.run(accepted).ok();
+    world.sandbox.run(create).ok();
+}
+
 /// The library, as whoever has this key file.
 async fn opened_as(world: &World, key: &str) -> infrahub_backup::repository::Repository {
     let text = fs::read_to_string(world.sandbox.path(key)).expect("a key file");

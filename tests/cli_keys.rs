@@ -83,6 +83,28 @@ fn a_writer_backs_up_against_what_others_wrote_and_reads_none_of_it() {
 }
 
 #[test]
+fn who_relies_only_on_itself_stores_again_what_others_wrote_and_not_what_it_wrote() {
+    let mut world = World::new();
+    let mut added = |seed: &str, flags: &[&str]| {
+        fs::write(world.sandbox.path("data/own"), noise(seed, 50_000)).expect("written");
+        let create = ["create", "from-files", "--artifacts-path", "data", "--json"];
+        let created = world.run_as("writer.key", [&create[..], flags].concat()).ok().json();
+        created["components"][0]["added_bytes"].as_u64().expect("bytes")
+    };
+    assert!(added("day 2", &["--dedup-own"]) > 350_000, "it relied on what a reader wrote");
+    assert!(added("day 3", &["--dedup-own"]) < 150_000, "it did not rely on what it wrote itself");
+    // Under a new version of the slot, with a new signer.
+    world.run(["key", "rotate"]).ok();
+    let mut added = |seed: &str| {
+        fs::write(world.sandbox.path("data/own"), noise(seed, 50_000)).expect("written");
+        let create = ["create", "from-files", "--artifacts-path", "data", "--json", "--dedup-own"];
+        world.run_as("writer.key", create).ok().json()["components"][0]["added_bytes"].as_u64().expect("bytes")
+    };
+    assert!(added("day 4") < 150_000, "it did not rely on what an older version of its slot wrote");
+    world.sandbox.assert_clean();
+}
+
+#[test]
 fn an_auditor_looks_and_changes_nothing() {
     let mut world = World::new();
     world.run_as("auditor.key", ["snapshots"]).ok();

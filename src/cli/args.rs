@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::id::SnapshotId;
 use crate::repository::check::choice::Shard;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -187,6 +188,9 @@ pub struct CreateFlags {
     /// Accept a component that is much smaller than in the last snapshot
     #[arg(long, global = true)]
     pub allow_shrink: bool,
+    /// Rely on nothing that other keys wrote: what only they stored is stored again
+    #[arg(long, global = true)]
+    pub dedup_own: bool,
     /// Where sealed packs wait while the repository is slow
     #[arg(long, global = true, value_name = "DIR")]
     pub stage: Option<PathBuf>,
@@ -421,6 +425,9 @@ pub struct Verify {
     /// Where `--depth rehearsal` writes its files [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// A snapshot that is known to have been there, all digits of its id: it must be there still, or forgotten by a decision on record
+    #[arg(long, value_name = "ID", conflicts_with = "without_key")]
+    pub head: Vec<SnapshotId>,
 }
 
 /// How thorough `verify` is.

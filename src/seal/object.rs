@@ -64,6 +64,11 @@ pub fn seal_object(keys: &Keys, entropy: &dyn Entropy, kind: ObjectType, body: &
 
 /// Opens a stored object of type `kind`, checks its signature, and gives its body.
 pub fn unseal_object(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<Vec<u8>, SealError> {
+    Ok(unseal_signed(keys, kind, stored)?.1)
+}
+
+/// The same; gives the public half of its certified signer as well.
+pub fn unseal_signed(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<([u8; 32], Vec<u8>), SealError> {
     let head = Head::decode(stored)?;
     if head.kind != kind {
         return Err(SealError::WrongType { expected: kind, found: head.kind });
@@ -83,8 +88,9 @@ pub fn unseal_object(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<Vec
     let frame = aead_open(&derived.key, &derived.nonce, &associated, &stored[METADATA_HEAD_SIZE..])?;
     let mut plain = decompress(&frame, &[], OBJECT_PLAIN_SIZE_MAX)?;
     verify(keys, kind, &plain)?;
+    let signer = plain[..32].try_into().expect("the signature was there to be verified");
     plain.drain(..SIGNATURE_HEAD_SIZE);
-    Ok(plain)
+    Ok((signer, plain))
 }
 
 /// Fresh entropy and a keyed hash of the plaintext: two plaintexts never share a salt, even when entropy repeats.

@@ -339,6 +339,12 @@ fn removed_slot(slots: &[KeySlot], credential: &Credential) -> Option<SealError>
     None
 }
 
+/// Public halves of all signers that a slot had; versions without a valid one are passed over.
+pub fn signers_of(slots: &[KeySlot], slot: SlotId) -> BTreeSet<[u8; 32]> {
+    let versions = slots.iter().filter(|version| version.slot == slot);
+    versions.filter_map(|version| public_key("the signer of a key slot", &version.signer).ok()).collect()
+}
+
 /// Of each slot the highest version.
 pub(crate) fn newest_versions(slots: &[KeySlot]) -> impl Iterator<Item = &KeySlot> {
     let mut newest: BTreeMap<SlotId, &KeySlot> = BTreeMap::new();
