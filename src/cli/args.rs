@@ -48,6 +48,9 @@ pub struct Global {
     /// The key file that opens the repository
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// An identity file, as age-keygen makes it, with a line that says which root to trust
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// A file with the password that opens the repository [variable: INFRAHUB_REPO_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -266,6 +269,11 @@ pub enum KeyCommand {
         /// Its id, any unique beginning of it, or its label
         slot: String,
     },
+    /// Copy config and key slots, sealed and signed as they are, into a folder of their own
+    Export {
+        /// A folder that is not there
+        folder: PathBuf,
+    },
     /// Seal what is written from now on under new keys
     Rotate {
         /// The keys of content as well
@@ -283,6 +291,9 @@ pub struct KeyAdd {
     /// What people call it [default: USER@HOST]
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
+    /// Who has the secret half of this X25519 key, as age-keygen prints it: age1…
+    #[arg(long, value_name = "RECIPIENT", group = "new")]
+    pub recipient: Option<String>,
     /// Make a key file, here
     #[arg(long, value_name = "FILE", group = "new")]
     pub new_key_file: Option<PathBuf>,

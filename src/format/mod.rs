@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod config;
 pub mod envelope;
+pub mod identity;
 pub mod index;
 pub mod key_file;
 pub mod key_slot;

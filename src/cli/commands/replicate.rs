@@ -109,6 +109,7 @@ fn at_target(session: &Session, args: &Replicate) -> Session {
     let mut typed = typed(session);
     if args.other_keys() {
         global.key_file.clone_from(&args.to_key_file);
+        global.identity = None;
         global.password_file.clone_from(&args.to_password_file);
         global.password_command.clone_from(&args.to_password_command);
         // They are as good as typed: no variable that belongs to the source may stand in their way.
