@@ -133,3 +133,52 @@ pub(super) fn verify_signature(public: &[u8; 32], message: &[u8], signature: &Si
     let key = VerifyingKey::from_bytes(public).map_err(|_| SealError::Signature)?;
     key.verify_strict(message, signature).map_err(|_| SealError::Signature)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::config::Profiles;
+    use crate::seal::pack::{CodedSegment, PackSealer};
+    use crate::seal::slot::{NewCredential, found_repository};
+
+    /// What a machine has that was cloned while it ran: the same again and again.
+    struct Same;
+
+    impl Entropy for Same {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn keys() -> Keys {
+        found_repository(&Same, jiff::Timestamp::UNIX_EPOCH, Profiles::DEFAULT, NewCredential::KeyFile).keys
+    }
+
+    #[test]
+    fn two_objects_sealed_with_the_same_entropy_share_no_salt() {
+        let keys = keys();
+        let sealed = |kind, body: &[u8]| seal_object(&keys, &Same, kind, body);
+        let salt = |stored: &[u8]| stored[12..HEAD_SIZE].to_vec();
+        let one = sealed(ObjectType::Manifest, b"one");
+        assert_ne!(salt(&one), salt(&sealed(ObjectType::Manifest, b"two")));
+        assert_ne!(salt(&one), salt(&sealed(ObjectType::Report, b"one")));
+        assert_eq!(one, sealed(ObjectType::Manifest, b"one"), "the entropy is the same indeed");
+    }
+
+    #[test]
+    fn two_segments_sealed_with_the_same_entropy_under_the_same_key_share_no_nonce() {
+        let keys = keys();
+        for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
+            let sealed = |plain: &[u8]| {
+                let mut sealer = PackSealer::new(&keys, &Same, kind, 4096);
+                let start = sealer.size();
+                sealer.push(&Same, &CodedSegment::encode(plain, &[]));
+                let stored = sealer.finish();
+                (stored[..start].to_vec(), stored[start..start + NONCE_SIZE].to_vec())
+            };
+            let (one, two) = (sealed(b"one"), sealed(b"two"));
+            assert_eq!(one.0, two.0, "both have the same key");
+            assert_ne!(one.1, two.1);
+        }
+    }
+}
