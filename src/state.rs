@@ -13,6 +13,7 @@ mod facts;
 mod journal;
 mod lock;
 
+pub use facts::{Seen, SeenMark};
 pub use journal::{Journal, JournalEntry, OpenJournal};
 pub use lock::{DeploymentLock, Holder};
 

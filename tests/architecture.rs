@@ -182,6 +182,32 @@ fn unsafe_code_is_forbidden() {
     assert!(ships(&text).contains("#![forbid(unsafe_code)]"));
 }
 
+/// Where tests may do what the compiler cannot check, and why.
+const UNSAFE: [(&str, &str); 1] = [("tests/decoders.rs", "an allocator that counts")];
+
+#[test]
+fn what_the_compiler_cannot_check_is_denied_and_each_exception_is_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("Cargo.toml")).expect("a package");
+    assert!(text.contains("[lints.rust]") && text.contains("unsafe_code = \"deny\""));
+    let (mut found, mut folders) =
+        (Vec::new(), ["src", "tests", "benches", "fuzz"].map(|name| root.join(name)).to_vec());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            let skipped = ["target", "corpus", "artifacts"].iter().any(|name| entry.ends_with(name));
+            if entry.is_dir() && !skipped {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&entry).expect("text");
+                let name = entry.strip_prefix(root).expect("below").to_string_lossy().into_owned();
+                let permits = ["#![allow(", "#[allow(", "#[expect("].map(|lint| format!("{lint}unsafe_code)]"));
+                found.extend(permits.iter().filter(|permit| text.contains(*permit)).map(|_| name.clone()));
+            }
+        }
+    }
+    assert_eq!(found, UNSAFE.map(|(path, _)| path));
+}
+
 fn found_outside(modules: &[&str], words: &[&str]) -> Vec<String> {
     let outside = |source: &Source| source.module().is_none_or(|module| !modules.contains(&module));
     sources().iter().filter(|source| outside(source)).flat_map(|source| found_in(source, words)).collect()

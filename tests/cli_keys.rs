@@ -83,6 +83,98 @@ fn a_writer_backs_up_against_what_others_wrote_and_reads_none_of_it() {
 }
 
 #[test]
+fn who_relies_only_on_itself_stores_again_what_others_wrote_and_not_what_it_wrote() {
+    let mut world = World::new();
+    let mut added = |seed: &str, flags: &[&str]| {
+        fs::write(world.sandbox.path("data/own"), noise(seed, 50_000)).expect("written");
+        let create = ["create", "from-files", "--artifacts-path", "data", "--json"];
+        let created = world.run_as("writer.key", [&create[..], flags].concat()).ok().json();
+        created["components"][0]["added_bytes"].as_u64().expect("bytes")
+    };
+    assert!(added("day 2", &["--dedup-own"]) > 350_000, "it relied on what a reader wrote");
+    assert!(added("day 3", &["--dedup-own"]) < 150_000, "it did not rely on what it wrote itself");
+    // Under a new version of the slot, with a new signer.
+    world.run(["key", "rotate"]).ok();
+    let mut added = |seed: &str| {
+        fs::write(world.sandbox.path("data/own"), noise(seed, 50_000)).expect("written");
+        let create = ["create", "from-files", "--artifacts-path", "data", "--json", "--dedup-own"];
+        world.run_as("writer.key", create).ok().json()["components"][0]["added_bytes"].as_u64().expect("bytes")
+    };
+    assert!(added("day 4") < 150_000, "it did not rely on what an older version of its slot wrote");
+    world.sandbox.assert_clean();
+}
+
+/// The pair whose secret half is the bytes 0 to 31.
+const SECRET: &str = "AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0SWRYDWG";
+const RECIPIENT: &str = "age13aqvttdk3ujkyjh9kg2w5an6dmy5mq5a84a4uxk3hfhnugfc9p0sy5p2wh";
+/// Bytes of zero, to which nothing can be sealed.
+const NOBODY: &str = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z";
+
+fn run_with_identity(world: &World, arguments: &[&str]) -> Ran {
+    let arguments = [arguments, &["--identity", "identity"]].concat();
+    Ran::of(world.sandbox.command_without_key(arguments))
+}
+
+#[test]
+fn an_identity_opens_what_was_sealed_to_its_recipient_once_it_trusts_the_root() {
+    let mut world = World::new();
+    world.sandbox.write("identity", format!("# mine\n{SECRET}\n"));
+    run_with_identity(&world, &["snapshots"]).with_code(12);
+    let add = ["key", "add", "--role", "reader", "--label", "alice", "--recipient", RECIPIENT];
+    let told = world.run(add).ok().text();
+    let line = told.lines().find(|line| line.starts_with("# infrahub-backup-root-1 ")).expect("the line to add");
+    assert!(world.run(["key", "list"]).ok().text().contains(line));
+    run_with_identity(&world, &["snapshots"]).with_code(12).says(&["names no root of repository", "key list"]);
+    let another = line.replace(line.rsplit(' ').next().expect("a root"), &"11".repeat(32));
+    world.sandbox.write("identity", format!("{another}\n{SECRET}\n"));
+    run_with_identity(&world, &["snapshots"]).with_code(12).says(&["was replaced"]);
+    world.sandbox.write("identity", format!("{line}\n{SECRET}\n"));
+    assert!(run_with_identity(&world, &["dump", "latest", "artifacts", "own"]).ok().out == noise("day 1", 50_000));
+    // Keys are renewed for it without its owner.
+    world.run(["key", "rotate", "--content"]).ok();
+    world.back_up("day 2").ok();
+    assert!(run_with_identity(&world, &["dump", "latest", "artifacts", "own"]).ok().out == noise("day 2", 50_000));
+    world.run(["key", "remove", "alice"]).ok();
+    run_with_identity(&world, &["snapshots"]).with_code(12).says(&["the key `alice` was removed at"]);
+}
+
+#[test]
+fn what_is_no_recipient_gets_no_key() {
+    let world = World::new();
+    let mistyped = RECIPIENT.replace("age1", "age1q");
+    for (wrong, why) in [(mistyped.as_str(), "age-keygen"), (SECRET, "age-keygen"), (NOBODY, "small order")] {
+        let add = ["key", "add", "--role", "reader", "--recipient", wrong];
+        let ran = world.run(add).with_code(2).says(&[why]);
+        assert!(!ran.err.contains(&SECRET[20..]), "{}", ran.err);
+    }
+    assert_eq!(world.slots().len(), 5);
+    let init = ["init", "--identity", "identity"];
+    Ran::of(world.sandbox.command_without_key(init)).with_code(2);
+}
+
+#[test]
+fn exported_keys_stand_in_for_those_that_were_lost() {
+    let mut world = World::new();
+    world.run(["key", "rotate"]).ok();
+    world.run(["key", "export", "exported"]).ok();
+    world.run(["key", "export", "exported"]).with_code(1).says(&["a folder that is not there"]);
+    for folder in ["keys", "config"] {
+        fs::remove_dir_all(world.sandbox.repository.join(folder)).expect("removed");
+    }
+    world.run(["snapshots"]).with_code(4);
+    for (name, _) in support::files_below(&world.sandbox.path("exported")) {
+        let to = world.sandbox.repository.join(&name);
+        fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+        fs::copy(world.sandbox.path("exported").join(&name), to).expect("copied");
+    }
+    for key in ["key", "other.key"] {
+        assert!(world.dump(key, "latest", "own").ok().out == noise("day 1", 50_000));
+    }
+    world.back_up_as("writer.key", "day 2").ok();
+    world.sandbox.assert_clean();
+}
+
+#[test]
 fn an_auditor_looks_and_changes_nothing() {
     let mut world = World::new();
     world.run_as("auditor.key", ["snapshots"]).ok();

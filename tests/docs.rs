@@ -32,7 +32,7 @@ const COMMANDS: [&str; 17] = [
 const SUBCOMMANDS: [(&str, &[&str]); 5] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
-    ("key", &["add", "list", "remove", "rotate"]),
+    ("key", &["add", "export", "list", "remove", "rotate"]),
     ("report", &["list", "show"]),
     ("snapshots", &["hold", "list", "release", "show", "tag"]),
 ];

@@ -7,6 +7,8 @@
 mod cases;
 #[path = "format_vectors/cases_clear.rs"]
 mod cases_clear;
+#[path = "format_vectors/cases_identity.rs"]
+mod cases_identity;
 #[path = "format_vectors/craft.rs"]
 mod craft;
 #[path = "format_vectors/decode.rs"]
@@ -24,7 +26,7 @@ fn folder() -> PathBuf {
 }
 
 fn written() -> BTreeMap<String, Vector> {
-    let all = cases::all().into_iter().chain(cases_clear::all());
+    let all = cases::all().into_iter().chain(cases_clear::all()).chain(cases_identity::all());
     let vectors: Vec<Vector> = all.collect();
     let named: BTreeMap<String, Vector> = vectors.iter().map(|vector| (vector.name.clone(), vector.clone())).collect();
     assert_eq!(named.len(), vectors.len(), "two vectors have one name");

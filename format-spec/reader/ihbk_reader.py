@@ -267,6 +267,7 @@ class Pack:
         fields = Fields(self.decode(coded, b"", OBJECT_PLAIN_SIZE_MAX))
         segments = [Segment(fields) for _ in range(fields.count(18 + 36))]
         fields.end()
+        check_places(segments, len(self.stored))
         return segments
 
 
@@ -297,10 +298,14 @@ class PackEntry:
         need(self.kind in (CONTENT_PACK, TREE_PACK), "decode", "it describes no pack")
         self.segments = [Segment(fields) for _ in range(fields.count(18 + 36))]
         need(self.stored_size <= PACK_SIZE_MAX, "limit", "the pack is too long")
-        end = 0
-        for segment in self.segments:
-            start, end = end, segment.offset + segment.stored_length
-            need(segment.offset >= start and end <= self.stored_size, "decode", "a segment overlaps or leaves the pack")
+        check_places(self.segments, self.stored_size)
+
+
+def check_places(segments, stored_size):
+    end = 0
+    for segment in segments:
+        start, end = end, segment.offset + segment.stored_length
+        need(segment.offset >= start and end <= stored_size, "decode", "a segment overlaps or leaves the pack")
 
 
 def read_index(body):
@@ -484,7 +489,50 @@ def read_key_file(data):
     return unhex(parts[1], 16), unhex(parts[2], 16), key
 
 
-def unlock(config, slots, passphrase=None, key_file=None):
+BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def bech32_bytes(text, prefix):
+    """BIP 173: the bytes behind `prefix`."""
+    need(text in (text.lower(), text.upper()), "decode", "upper and lower case are mixed")
+    text = text.lower()
+    found, _, data = text.rpartition("1")
+    need(found == prefix and len(data) >= 6 and all(c in BECH32 for c in data), "decode", "it is no key of this kind")
+    values = [BECH32.index(c) for c in data]
+    sum_of = 1
+    for value in [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + values:
+        top, sum_of = sum_of >> 25, (sum_of & 0x1ffffff) << 5 ^ value
+        for bit, generator in enumerate((0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd, 0x2a1462b3)):
+            sum_of ^= generator if top >> bit & 1 else 0
+    need(sum_of == 1, "decode", "its checksum does not fit")
+    number = 0
+    for value in values[:-6]:
+        number = number << 5 | value
+    spare = len(values[:-6]) * 5 % 8
+    need(spare < 5 and number & (1 << spare) - 1 == 0, "decode", "its last bits are not zero")
+    return (number >> spare).to_bytes(len(values[:-6]) * 5 // 8, "big")
+
+
+def read_identity(data):
+    """The secret, and the trusted root of each repository."""
+    secrets, roots = [], {}
+    try:
+        lines = [line.strip() for line in data.decode("utf-8").splitlines()]
+    except ValueError as error:
+        raise Failure("decode", "the identity is not text") from error
+    for line in lines:
+        if line.startswith("# infrahub-backup-root-1 "):
+            parts = line.split(" ")
+            need(len(parts) == 4, "decode", "a line that names a root is not valid")
+            repository, root = unhex(parts[2], 16), unhex(parts[3], 32)
+            need(roots.setdefault(repository, root) == root, "decode", "it names two roots for one repository")
+        elif line and not line.startswith("#"):
+            secrets.append(bech32_bytes(line, "age-secret-key-"))
+    need(len(secrets) == 1 and len(secrets[0]) == 32, "decode", "it does not hold one key")
+    return secrets[0], roots
+
+
+def unlock(config, slots, passphrase=None, key_file=None, identity=None):
     repository = unhex(config["repository"], 16)
     need(key_file is None or key_file[0] == repository, "decrypt", "the key file belongs to another repository")
     newest = {}
@@ -493,6 +541,11 @@ def unlock(config, slots, passphrase=None, key_file=None):
             newest[slot["slot"]] = slot
     for slot in newest.values():
         how, slot_id = slot["unlock"], unhex(slot["slot"], 16)
+        if how["kind"] == "recipient" and identity is not None:
+            if nacl.bindings.crypto_scalarmult_base(identity[0]) != unhex(slot["public"], 32):
+                continue
+            need(identity[1].get(repository) == unhex(config["root"], 32), "signature", "the identity trusts another root, or none")
+            return open_grant(config, slots, slot, identity[0])
         if how["kind"] == "passphrase" and passphrase is not None:
             cost = how["argon2id"]
             key = argon2.low_level.hash_secret_raw(
@@ -607,7 +660,7 @@ class TreeOrder:
 class Repository:
     PACKS_KEPT, SEGMENTS_KEPT = 4, 64
 
-    def __init__(self, place, passphrase=None, key_file=None):
+    def __init__(self, place, passphrase=None, key_file=None, identity=None):
         self.place = place
         numbers = [int(name) for name in self.names("config") if name.isdigit() and str(int(name)) == name]
         need(numbers, "decode", f"there is no repository in {place}")
@@ -620,7 +673,7 @@ class Repository:
                 slots.append(read_slot(self.config, self.named(f"keys/{name}", CLEAR_OBJECT_SIZE_MAX)))
             except (Failure, KeyError) as failure:
                 print(f"keys/{name} is passed over: {failure}", file=sys.stderr)
-        self.keys = unlock(self.config, slots, passphrase, key_file)
+        self.keys = unlock(self.config, slots, passphrase, key_file, identity)
         self.chunks, self.packs, self.segments = {}, collections.OrderedDict(), collections.OrderedDict()
         self.indexed = False
 
@@ -917,9 +970,14 @@ def run_vector(vector, data):
         slot = read_slot(config, data)
         passphrase = vector["passphrase"][0].encode() if "passphrase" in vector else None
         key_file = read_key_file(unhex(vector["key-file"][0])) if "key-file" in vector else None
-        same(unlock(config, [slot], passphrase, key_file).chunk_id(b"chunk").hex(), "id-of-chunk")
+        identity = read_identity(unhex(vector["identity"][0])) if "identity" in vector else None
+        same(unlock(config, [slot], passphrase, key_file, identity).chunk_id(b"chunk").hex(), "id-of-chunk")
     elif kind == "key file":
         same(read_key_file(data)[2].hex(), "key")
+    elif kind == "identity file":
+        secret, roots = read_identity(data)
+        same(secret.hex(), "key")
+        same(roots[unhex(vector["repository"][0])].hex(), "root")
     elif kind == "manifest":
         read_manifest(data)
     elif kind == "lease":
@@ -1007,6 +1065,7 @@ def main():
         if arguments is not None:
             credential = command.add_mutually_exclusive_group(required=True)
             credential.add_argument("--key-file")
+            credential.add_argument("--identity")
             credential.add_argument("--password-file")
         if name == "stream":
             command.add_argument("--stream", default="content")
@@ -1015,16 +1074,19 @@ def main():
         if options.command in ("check", "vectors"):
             run = command_check if options.command == "check" else command_vectors
             sys.exit(0 if run(options.place) else 1)
-        passphrase = key_file = None
+        passphrase = key_file = identity = None
         if options.key_file:
             with open(options.key_file, "rb") as file:
                 key_file = read_key_file(file.read())
+        elif options.identity:
+            with open(options.identity, "rb") as file:
+                identity = read_identity(file.read())
         else:
             with open(options.password_file, "rb") as file:
                 passphrase = file.read()
             if passphrase.endswith(b"\n"):
                 passphrase = passphrase[:-2] if passphrase.endswith(b"\r\n") else passphrase[:-1]
-        repository = Repository(options.place, passphrase, key_file)
+        repository = Repository(options.place, passphrase, key_file, identity)
         run = {"list": command_list, "stream": command_stream, "dump": command_dump, "tree": command_tree}
         run[options.command](repository, options)
     except (Failure, OSError, KeyError, TypeError, ValueError) as failure:

@@ -198,6 +198,14 @@ must "create with a passphrase" create --repo "$work/with-password"
 unset INFRAHUB_REPO_PASSWORD_FILE
 restored "$work/with-password" --password-file "$work/password"
 
+# A recipient.
+printf 'AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0SWRYDWG\n' >"$work/identity"
+recipient=age13aqvttdk3ujkyjh9kg2w5an6dmy5mq5a84a4uxk3hfhnugfc9p0sy5p2wh
+must "a key for a recipient" run_binary --repo "$work/with-key" --key-file "$work/key" key add --role reader --recipient "$recipient"
+refuses "a recipient who trusts no root" reader list "$work/with-key" --identity "$work/identity"
+run_binary --repo "$work/with-key" --key-file "$work/key" key list | grep '^# infrahub-backup-root-1 ' >>"$work/identity"
+restored "$work/with-key" --identity "$work/identity"
+
 # What must be refused.
 printf 'another passphrase\n' >"$work/other-password"
 refuses "another passphrase" reader list "$work/with-password" --password-file "$work/other-password"

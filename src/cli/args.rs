@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::id::SnapshotId;
 use crate::repository::check::choice::Shard;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -47,6 +48,9 @@ pub struct Global {
     /// The key file that opens the repository
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// An identity file, as age-keygen makes it, with a line that says which root to trust
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// A file with the password that opens the repository [variable: INFRAHUB_REPO_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -187,6 +191,9 @@ pub struct CreateFlags {
     /// Accept a component that is much smaller than in the last snapshot
     #[arg(long, global = true)]
     pub allow_shrink: bool,
+    /// Rely on nothing that other keys wrote: what only they stored is stored again
+    #[arg(long, global = true)]
+    pub dedup_own: bool,
     /// Where sealed packs wait while the repository is slow
     #[arg(long, global = true, value_name = "DIR")]
     pub stage: Option<PathBuf>,
@@ -262,6 +269,11 @@ pub enum KeyCommand {
         /// Its id, any unique beginning of it, or its label
         slot: String,
     },
+    /// Copy config and key slots, sealed and signed as they are, into a folder of their own
+    Export {
+        /// A folder that is not there
+        folder: PathBuf,
+    },
     /// Seal what is written from now on under new keys
     Rotate {
         /// The keys of content as well
@@ -279,6 +291,9 @@ pub struct KeyAdd {
     /// What people call it [default: USER@HOST]
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
+    /// Who has the secret half of this X25519 key, as age-keygen prints it: age1…
+    #[arg(long, value_name = "RECIPIENT", group = "new")]
+    pub recipient: Option<String>,
     /// Make a key file, here
     #[arg(long, value_name = "FILE", group = "new")]
     pub new_key_file: Option<PathBuf>,
@@ -421,6 +436,9 @@ pub struct Verify {
     /// Where `--depth rehearsal` writes its files [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// A snapshot that is known to have been there, all digits of its id: it must be there still, or forgotten by a decision on record
+    #[arg(long, value_name = "ID", conflicts_with = "without_key")]
+    pub head: Vec<SnapshotId>,
 }
 
 /// How thorough `verify` is.

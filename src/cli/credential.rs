@@ -14,14 +14,16 @@ use super::session::interactive;
 use super::settings::{Settings, user_config_dir};
 use super::variables::is_set;
 use crate::error::{Error, ErrorKind};
+use crate::format::FormatError;
 use crate::format::config::Config;
+use crate::format::identity::Identity;
 use crate::format::key_file::KeyFile;
 use crate::limits::CLEAR_OBJECT_SIZE_MAX;
 use crate::provider::secret::SecretSource;
 use crate::seal::slot::Credential;
 
 /// Names of the flags that say where a secret is, as clap knows them.
-pub const FLAGS: [&str; 3] = ["key_file", "password_file", "password_command"];
+pub const FLAGS: [&str; 4] = ["key_file", "identity", "password_file", "password_command"];
 
 /// The variable that holds the password itself.
 const PASSWORD_VARIABLE: &str = "INFRAHUB_REPO_PASSWORD";
@@ -31,6 +33,8 @@ const PASSWORD_VARIABLE: &str = "INFRAHUB_REPO_PASSWORD";
 pub enum Given {
     /// In a key file.
     KeyFile(PathBuf),
+    /// In an identity file.
+    Identity(PathBuf),
     /// A password, somewhere.
     Password(SecretSource),
 }
@@ -39,6 +43,7 @@ pub enum Given {
 pub fn given(settings: &Settings) -> Result<Option<(Given, bool)>, Failure> {
     let global = settings.global();
     let file = global.key_file.clone().map(Given::KeyFile);
+    let identity = global.identity.clone().map(Given::Identity);
     let password_file = global.password_file.clone().map(|path| Given::Password(SecretSource::File(path)));
     let command = global.password_command.as_ref().map(|command| {
         let argv = ["sh", "-c", command].map(str::to_owned).to_vec();
@@ -46,7 +51,7 @@ pub fn given(settings: &Settings) -> Result<Option<(Given, bool)>, Failure> {
     });
     let (typed, from_variables): (Vec<_>, Vec<_>) = FLAGS
         .into_iter()
-        .zip([file, password_file, command])
+        .zip([file, identity, password_file, command])
         .filter_map(|(flag, given)| Some((flag, given?)))
         .partition(|(flag, _)| settings.is_typed(flag));
     if let Some(one) = only(typed, |flag| format!("`--{}`", flag.replace('_', "-")))? {
@@ -82,6 +87,7 @@ fn only(mut given: Vec<(&'static str, Given)>, name: impl Fn(&str) -> String) ->
 pub async fn to_open(settings: &Settings, config: &Config) -> Result<Credential, Failure> {
     match given(settings)? {
         Some((Given::KeyFile(path), _)) => read_key_file(&path),
+        Some((Given::Identity(path), _)) => read_identity(&path),
         Some((Given::Password(source), _)) => Ok(Credential::Passphrase(read_password(&source).await?)),
         None => match default_key_file(config).filter(|path| path.exists()) {
             Some(path) => read_key_file(&path),
@@ -119,7 +125,19 @@ pub async fn ask(question: &'static str) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn read_key_file(path: &Path) -> Result<Credential, Failure> {
-    let text = format!("the key file `{}` cannot be used", path.display());
+    Ok(Credential::KeyFile(read_secret_file("key file", path, KeyFile::decode)?))
+}
+
+fn read_identity(path: &Path) -> Result<Credential, Failure> {
+    Ok(Credential::Identity(read_secret_file("identity file", path, Identity::decode)?))
+}
+
+fn read_secret_file<T>(
+    what: &str,
+    path: &Path,
+    decode: impl FnOnce(&str) -> Result<T, FormatError>,
+) -> Result<T, Failure> {
+    let text = format!("the {what} `{}` cannot be used", path.display());
     let read = || {
         let mut content = Zeroizing::new(String::new());
         std::fs::File::open(path)?.take(CLEAR_OBJECT_SIZE_MAX).read_to_string(&mut content)?;
@@ -129,5 +147,5 @@ fn read_key_file(path: &Path) -> Result<Credential, Failure> {
         Error::with_source(ErrorKind::Credentials, text.clone(), source)
     };
     let content: Zeroizing<String> = read().map_err(|error: std::io::Error| refused(error.into()))?;
-    Ok(Credential::KeyFile(KeyFile::decode(&content).map_err(|error| refused(error.into()))?))
+    Ok(decode(&content).map_err(|error| refused(error.into()))?)
 }

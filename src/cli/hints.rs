@@ -70,6 +70,10 @@ pub fn of(error: &Error) -> Option<String> {
         ),
         ("a replica needs a place of its own", "name another place: --to PLACE"),
         ("were changed meanwhile", "see them, then start again: infrahub-backup key list"),
+        (
+            "names no root of repository",
+            "add the line that it needs, told by who can open the repository: infrahub-backup key list",
+        ),
         ("was removed at", "give the key of a slot that is there: --key-file, --password-file or --password-command"),
         ("may not change keys", "open the repository with a key whose role is reader: infrahub-backup key list"),
         ("may not read content", "open the repository with a key whose role is reader: infrahub-backup key list"),

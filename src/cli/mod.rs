@@ -15,6 +15,7 @@ mod keep;
 mod key_file;
 mod legacy;
 mod log;
+mod memory;
 mod place;
 mod render;
 mod session;
@@ -40,7 +41,7 @@ use self::render::Out;
 use self::session::Session;
 use self::settings::Settings;
 use crate::error::ErrorKind;
-use crate::ops::{Cancel, Level};
+use crate::ops::{Cancel, Events, Level};
 
 /// Threads that wait for stores, processes and databases. The work that burns CPU runs elsewhere; two keep one free while
 /// the other is in a long system call.
@@ -114,6 +115,9 @@ fn new_log(global: &Global) -> Log {
 
 fn execute(cli: Cli, typed: Vec<&'static str>) -> Exit {
     let log = Arc::new(new_log(&cli.global));
+    if let Err(source) = memory::keep_to_ourselves() {
+        log.message(Level::Warning, &format!("a core image of this process could hold keys: {source}"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WAITING_THREADS).enable_all().build();
     let done = match runtime {
         Ok(runtime) => {

@@ -16,7 +16,7 @@ use crate::format::config::Config;
 use crate::id::RepositoryId;
 use crate::repository::open::{self, read_config};
 use crate::repository::{Repository, RepositoryError};
-use crate::state::State;
+use crate::state::{Seen, State};
 use crate::storage::count::Counted;
 use crate::storage::limit::{Limited, Limits};
 use crate::storage::local::LocalStore;
@@ -89,7 +89,13 @@ pub async fn look(settings: &Settings, state: &State) -> Result<Place, Failure> 
             let config = Box::new(read_config(&*store).await?);
             match before {
                 Some(before) if before != config.repository => Err(swapped(&location, before, config.repository)),
-                Some(_) | None => Ok(Place::Repository { store, config }),
+                Some(_) | None => {
+                    let seen = if accept { 0 } else { state.seen(config.repository, &location)?.config_generation };
+                    if config.generation < seen {
+                        return Err(rolled_back(&location, seen, config.generation));
+                    }
+                    Ok(Place::Repository { store, config })
+                }
             }
         }
         open::Place::Empty => empty(found, before),
@@ -174,6 +180,15 @@ fn swapped(location: &str, before: RepositoryId, now: RepositoryId) -> Failure {
     Failure::new(ErrorKind::NoRepository, text).hint(accept_hint())
 }
 
+fn rolled_back(location: &str, seen: u32, now: u32) -> Failure {
+    let text = format!(
+        "the repository in {location} was rolled back: its keys are those of generation {now}, and this machine has seen \
+         generation {seen}; a key that was removed may open what is written now"
+    );
+    let hint = "find out who put an older state back; if that was wanted: --accept-new-repository";
+    Failure::new(ErrorKind::Damaged, text).hint(hint)
+}
+
 fn accept_hint() -> &'static str {
     "mount what should be there; if the change is wanted: --accept-new-repository"
 }
@@ -188,9 +203,20 @@ pub fn make_store(location: &Location, settings: &Settings) -> Result<Arc<dyn St
     Ok(wrapped(store, location, settings))
 }
 
-/// Remembers that this repository is where it is.
-pub fn remember(state: &State, repository: &Repository) -> Result<(), Failure> {
-    remember_at(state, &**repository.store(), repository.config().repository)
+/// Remembers that this repository is where it is, and which generation its config has. If a change is `accepted`, what was seen
+/// of it before is forgotten.
+pub fn remember(state: &State, repository: &Repository, accepted: bool) -> Result<(), Failure> {
+    let (config, store) = (repository.config(), repository.store());
+    remember_at(state, &**store, config.repository)?;
+    if !store.capabilities().durable {
+        return Ok(());
+    }
+    if accepted {
+        state.forget_seen(config.repository, &store.location())?;
+    }
+    let number = config.generation;
+    let see = |seen: &mut Seen| seen.config_generation = seen.config_generation.max(number);
+    Ok(state.see(config.repository, &store.location(), see)?)
 }
 
 /// Remembers that the repository `id` is in `store`.

@@ -61,7 +61,7 @@ impl Session {
         let cancel = &self.context.cancel;
         let credential = cancel.or(credential::to_open(&self.settings, config)).await??;
         let repository = cancel.or(self.context.open(store, &credential)).await??;
-        place::remember(&self.context.state, &repository)?;
+        place::remember(&self.context.state, &repository, self.settings.global().accept_new_repository)?;
         Ok(repository)
     }
 

@@ -217,6 +217,16 @@ impl PackFooter {
         out
     }
 
+    /// What the footer says of the pack `id` whose length is `stored_size`, as an index would say it.
+    ///
+    /// # Errors
+    /// Segments that overlap or leave the pack.
+    pub fn describe(self, id: PackId, stored_size: u32) -> Result<PackEntry, FormatError> {
+        let entry = PackEntry { id, kind: ObjectType::TreePack, stored_size, segments: self.segments };
+        entry.check()?;
+        Ok(entry)
+    }
+
     /// Reads the footer back.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut fields = FieldReader::new("pack footer", bytes);

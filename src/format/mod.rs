@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod config;
 pub mod envelope;
+pub mod identity;
 pub mod index;
 pub mod key_file;
 pub mod key_slot;
@@ -15,6 +16,7 @@ pub mod manifest;
 pub mod mark;
 pub mod report;
 pub mod tree;
+mod unique;
 
 /// Version of the repository format that this code reads and writes.
 pub const FORMAT_VERSION: u8 = 1;
@@ -99,6 +101,7 @@ pub(crate) fn from_versioned_json<T: serde::de::DeserializeOwned>(
     if format != u64::from(FORMAT_VERSION) {
         return Err(FormatError::Version { what, found: format, known: FORMAT_VERSION });
     }
+    from_json::<unique::Unique>(what, body)?;
     from_json(what, body)
 }
 

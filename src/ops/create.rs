@@ -60,6 +60,8 @@ pub struct CreateOptions {
     pub allow_raw: bool,
     /// Accept a dump of less than half of the last one's size.
     pub allow_shrink: bool,
+    /// Rely only on what indexes describe that this key slot wrote.
+    pub dedup_own: bool,
     /// Where sealed packs wait when the store is slow.
     pub stage: Option<Stage>,
     /// How long to wait for another operation on the same deployment.
@@ -358,7 +360,7 @@ impl Run<'_> {
             executor: Arc::clone(&self.context.executor),
             stage: self.plan.options.stage.clone(),
         };
-        let session = self.repository.write(options).await?;
+        let session = self.repository.write_relying(options, self.plan.options.dedup_own).await?;
         Ok((session, Known::new(snapshots, &self.plan.deployment.name)))
     }
 

@@ -112,6 +112,7 @@ pub async fn forget(context: &Context, repository: &Arc<Repository>, choice: &Ch
     };
     let result = recorder.end_with(context, step, result, facts);
     if let Ok(done) = &result {
+        context.see_marks(repository).await;
         done.forgotten().into_iter().for_each(|id| recorder.snapshot(id));
     }
     let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
@@ -203,6 +204,9 @@ pub async fn change(
         })
         .await
         .map_err(Error::from);
+    if result.is_ok() {
+        context.see_marks(repository).await;
+    }
     let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
     result.map(|_| report)

@@ -13,6 +13,7 @@ use crate::repository::keys::{Added, Changed};
 use crate::repository::{Repository, RepositoryError};
 use crate::seal::change::Renewal;
 use crate::seal::slot::NewCredential;
+use crate::state::Seen;
 
 /// Adds a slot. Gives it with the report.
 ///
@@ -79,6 +80,14 @@ async fn recorded<T>(
         StepFacts { numbers, ..StepFacts::default() }
     };
     let result = recorder.end_with(context, step, result, facts);
+    if let Ok(done) = &result {
+        let (store, config) = (repository.store(), &changed(done).config);
+        let see = |seen: &mut Seen| seen.config_generation = config.generation;
+        // The change counts, whether this machine can remember it or not.
+        if let Err(error) = context.state.see(config.repository, &store.location(), see) {
+            context.warn(Error::from(error).chain().join(": "));
+        }
+    }
     let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
     Ok((result?, report))

@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind};
 use crate::repository::executor::Executor;
 use crate::repository::{Outside, Repository};
 use crate::seal::slot::Credential;
-use crate::state::State;
+use crate::state::{SeenMark, State};
 use crate::storage::Store;
 
 /// How important a message is.
@@ -156,6 +156,20 @@ impl Context {
     /// Chance.
     pub fn entropy(&self) -> &dyn Entropy {
         &*self.outside.entropy
+    }
+
+    /// Remembers the newest mark: a repository without it was rolled back.
+    async fn see_marks(&self, repository: &Repository) {
+        let seen = match repository.record().await {
+            Ok(record) => record.marks.last_key_value().map(|(number, mark)| (*number, mark.digest)),
+            // Whoever reads it next says what is wrong.
+            Err(_) => None,
+        };
+        let Some((number, digest)) = seen else { return };
+        let (id, location) = (repository.config().repository, repository.store().location());
+        if let Err(error) = self.state.see(id, &location, |seen| seen.mark = Some(SeenMark { number, digest })) {
+            self.warn(Error::from(error).chain().join(": "));
+        }
     }
 
     /// Opens the repository in `store` and brings the index up to date.

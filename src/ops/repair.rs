@@ -17,7 +17,7 @@ use crate::format::mark::Decisions;
 use crate::format::report::{Finding, Outcome};
 use crate::id::{ObjectId, ObjectName, PackId, SnapshotId};
 use crate::repository::check::choice::Choice;
-use crate::repository::check::{Request, check_chosen, finding};
+use crate::repository::check::{Known, Request, check_chosen, finding};
 use crate::repository::lease::{Claimant, RunLease};
 use crate::repository::loss::SnapshotLoss;
 use crate::repository::repair::decide::{Examined, Pretended, examine, settle};
@@ -248,9 +248,10 @@ impl<'a> Mender<'a> {
 
     async fn check(&self, read_data: bool, suspects: BTreeSet<PackId>) -> Result<Vec<Finding>, Error> {
         let place = self.repository.store().location();
-        let known_head = self.context.state.last_head(self.repository.config().repository, &place)?;
+        let seen = self.context.state.seen(self.repository.config().repository, &place)?;
+        let known = Known { heads: seen.head.into_iter().collect(), mark: None };
         let read = read_data.then(Choice::default);
-        let request = Request { read, suspects, only: BTreeSet::new(), known_head };
+        let request = Request { read, suspects, only: BTreeSet::new(), known };
         let progress = progress(&self.context.events);
         Ok(check_chosen(self.repository, &self.context.executor, &request, &progress).await?.findings)
     }

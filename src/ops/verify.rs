@@ -16,8 +16,9 @@ use crate::id::{ObjectId, SnapshotId};
 use crate::repository::Repository;
 use crate::repository::check::choice::{Choice, pack_prefix};
 use crate::repository::check::without_key::check_without_key;
-use crate::repository::check::{Checked, Depth, Request, check_chosen};
+use crate::repository::check::{Checked, Depth, Known, Request, check_chosen};
 use crate::repository::executor::Executor;
+use crate::state::SeenMark;
 use crate::storage::Store;
 
 /// What was checked, and the evidence of it.
@@ -41,6 +42,8 @@ pub struct VerifyOptions {
     /// Where to restore snapshots to, if they are to be rehearsed: those of `only`, else the newest complete one of each
     /// deployment.
     pub scratch: Option<PathBuf>,
+    /// Snapshots that somebody knows to have been there: each must be there, or forgotten.
+    pub heads: Vec<SnapshotId>,
 }
 
 /// Verifies the repository, or the snapshots `only` with everything they need. Findings are no error.
@@ -54,7 +57,7 @@ pub async fn verify(
         Depth::Structure => None,
         Depth::Data => Some(Choice::default()),
     };
-    verify_with(context, repository, VerifyOptions { only: only.to_vec(), read, scratch: None }).await
+    verify_with(context, repository, VerifyOptions { only: only.to_vec(), read, ..VerifyOptions::default() }).await
 }
 
 /// Verifies as far as `options` ask. Findings are no error.
@@ -125,12 +128,23 @@ async fn check_step(
     only: &BTreeSet<SnapshotId>,
 ) -> Result<Checked, Error> {
     let step = recorder.begin(context, "verify", "repository");
-    let known_head = context.state.last_head(repository.config().repository, &repository.store().location())?;
-    let request = Request { read: options.read, only: only.clone(), known_head, ..Request::default() };
+    let (identity, location) = (repository.config().repository, repository.store().location());
+    let seen = context.state.seen(identity, &location)?;
+    let heads = options.heads.iter().chain(&seen.head).copied().collect();
+    let known = Known { heads, mark: seen.mark.map(|mark| (mark.number, mark.digest)) };
+    let request = Request { read: options.read, only: only.clone(), known, ..Request::default() };
     let progress = progress(Arc::clone(&context.events));
     let checking = check_chosen(repository, &context.executor, &request, &progress);
     let result = context.cancel.or(checking).await.and_then(|checked| Ok(checked?));
     context.events.progress_done("verify", "repository");
+    if let Ok(checked) = &result
+        && checked.findings.is_empty()
+    {
+        context.state.see(identity, &location, |seen| {
+            seen.head = checked.head.or(seen.head);
+            seen.mark = checked.mark.map(|(number, digest)| SeenMark { number, digest }).or(seen.mark);
+        })?;
+    }
     recorder.end_with(context, step, result, facts)
 }
 

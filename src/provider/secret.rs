@@ -121,7 +121,8 @@ async fn read_command(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError
     spec.total_timeout = SECRET_COMMAND_TIMEOUT;
     // Boxed: a command's environment may again hold secrets that come from commands, as far as the types know.
     let output = Box::pin(exec::run(&spec, &Masker::default())).await;
-    let output = output.map_err(|source| SecretError::Command { source: Box::new(source) })?;
+    // What such a command says when it fails may be what it was to keep: `sh -x` is enough.
+    let output = output.map_err(|source| SecretError::Command { source: Box::new(source.without_log()) })?;
     Ok(Zeroizing::new(output.stdout))
 }
 
@@ -230,7 +231,9 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// Its command did not end well; the cause names it.
-    #[error("the command that prints a secret did not end well")]
+    #[error(
+        "the command that prints a secret did not end well; run it by itself to see what it says, which may be secret and is not shown"
+    )]
     Command {
         /// How it ended.
         #[source]

@@ -39,7 +39,7 @@ use self::view::View;
 use super::executor::Executor;
 use super::{Damage, Repository, RepositoryError};
 use crate::format::report::Finding;
-use crate::id::{PackId, SnapshotId};
+use crate::id::{ObjectId, PackId, SnapshotId};
 
 /// The operation whose reports tell what is lost for good.
 pub const REPAIR: &str = "repair";
@@ -62,8 +62,17 @@ pub struct Request {
     pub suspects: BTreeSet<PackId>,
     /// Only these snapshots, and of packs only those that they need; empty: all.
     pub only: BTreeSet<SnapshotId>,
-    /// The newest snapshot that this machine has seen in the repository.
-    pub known_head: Option<SnapshotId>,
+    /// What somebody knows of the history of the repository.
+    pub known: Known,
+}
+
+/// What somebody remembers of the history of a repository: it must go on from there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Snapshots that were there.
+    pub heads: BTreeSet<SnapshotId>,
+    /// A mark that was there: its number, and the BLAKE3 of its body.
+    pub mark: Option<(u32, ObjectId)>,
 }
 
 /// What was checked.
@@ -97,6 +106,10 @@ pub struct Checked {
     pub hashed: Vec<PackId>,
     /// What was not checked, and why.
     pub not_checked: Vec<Unchecked>,
+    /// The newest snapshot, late ones left aside.
+    pub head: Option<SnapshotId>,
+    /// The newest mark, and the BLAKE3 of its body.
+    pub mark: Option<(u32, ObjectId)>,
 }
 
 /// Tells how far a check is.
@@ -112,17 +125,13 @@ pub async fn check(
     known_head: Option<SnapshotId>,
     progress: Progress<'_>,
 ) -> Result<Checked, RepositoryError> {
+    let known = Known { heads: known_head.into_iter().collect(), mark: None };
     let read = match depth {
         Depth::Structure => None,
         Depth::Data => Some(Choice::default()),
     };
-    check_chosen(
-        repository,
-        executor,
-        &Request { read, only: only.clone(), known_head, ..Request::default() },
-        progress,
-    )
-    .await
+    check_chosen(repository, executor, &Request { read, only: only.clone(), known, ..Request::default() }, progress)
+        .await
 }
 
 /// Verifies a repository as far as `request` asks.
@@ -147,7 +156,7 @@ pub async fn check_chosen(
     // Manifests before marks before indexes before packs, against the order of writing: what a running `create` adds
     // meanwhile is then either complete or not looked for.
     let listed = repository.listed_manifests().await?;
-    checker.decisions().await?;
+    checker.decisions(request.known.mark).await?;
     checker.read_indexes().await?;
     let snapshots = checker.manifests(&listed, request).await?;
     let read_before = checker.reports().await?;

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::open::{read_config, read_slots};
 use super::{Damage, Repository, RepositoryError};
 use crate::format::config::Config;
@@ -16,6 +18,7 @@ use crate::format::key_file::KeyFile;
 use crate::format::key_slot::{KeySlot, Role};
 use crate::format::layout;
 use crate::id::{ObjectId, ObjectName, SlotId};
+use crate::limits::CLEAR_OBJECT_SIZE_MAX;
 use crate::seal::change::{NewSlot, Renewal, add_slot, next_config, renew};
 use crate::seal::slot::{NewCredential, newest_versions};
 use crate::storage::StoreError;
@@ -59,6 +62,19 @@ impl Repository {
         let mut slots: Vec<KeySlot> = newest_versions(&slots).cloned().collect();
         slots.sort_by_key(|slot| (slot.created_at, slot.slot));
         Ok(Slots { slots, damages })
+    }
+
+    /// The newest config and all key slots as they are stored: what is lost with them is lost for good.
+    pub async fn key_objects(&self) -> Result<Vec<(ObjectName, Bytes)>, RepositoryError> {
+        let config = read_config(&**self.store()).await?;
+        let mut names = vec![layout::config(config.generation)];
+        names.extend(self.store().list(layout::KEYS).await?.into_iter().map(|info| info.name));
+        let mut objects = Vec::new();
+        for name in names {
+            let stored = self.store().get(&name, CLEAR_OBJECT_SIZE_MAX).await?;
+            objects.push((name, stored));
+        }
+        Ok(objects)
     }
 
     /// Adds a key slot.

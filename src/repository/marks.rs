@@ -15,7 +15,7 @@ use super::{Damage, Repository, RepositoryError, decode_damage, seal_damage};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::mark::{Decisions, Mark, TagChanges};
-use crate::id::{ObjectName, PackId, SnapshotId};
+use crate::id::{ObjectId, ObjectName, PackId, SnapshotId};
 use crate::limits::OBJECT_SIZE_MAX;
 use crate::seal::object::{seal_object, unseal_object};
 use crate::storage::StoreError;
@@ -30,6 +30,8 @@ pub struct MarkTime {
     pub stored_at: Option<Timestamp>,
     /// The time of the machine that wrote it.
     pub created_at: Timestamp,
+    /// BLAKE3 of its body: another mark under its number is another history.
+    pub digest: ObjectId,
 }
 
 /// What all marks say together.
@@ -62,7 +64,10 @@ impl Record {
             *self = Self { marks: std::mem::take(&mut self.marks), ..Self::default() };
         }
         self.newest = mark.number;
-        self.marks.insert(mark.number, MarkTime { stored_at, created_at: mark.created_at });
+        self.marks.insert(
+            mark.number,
+            MarkTime { stored_at, created_at: mark.created_at, digest: ObjectId::of(&mark.encode()) },
+        );
         let decided = &mark.decisions;
         self.forgotten.extend(&decided.forgotten);
         self.confirmed.extend(&decided.confirmed);

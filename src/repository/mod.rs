@@ -22,6 +22,7 @@ pub mod lineage;
 pub mod loss;
 pub mod marks;
 pub mod open;
+mod own;
 pub mod pack_writer;
 pub mod parent;
 pub mod reach;
@@ -372,11 +373,24 @@ impl Repository {
     /// Begins to write. Chunks in packs that are missing, cut short or condemned are stored again. The run's first lease must
     /// be there already.
     pub async fn write(self: &Arc<Self>, options: SessionOptions) -> Result<WriteSession, RepositoryError> {
+        self.write_relying(options, false).await
+    }
+
+    /// The same; if `own_only`, chunks that only indexes of other key slots describe are stored again as well.
+    pub async fn write_relying(
+        self: &Arc<Self>,
+        options: SessionOptions,
+        own_only: bool,
+    ) -> Result<WriteSession, RepositoryError> {
         self.keys.check_writes().map_err(|source| self.unsupported(source))?;
         // Marks before packs: what is deleted in between was condemned before.
         let record = self.record().await?;
         let mut present = self.present_packs().await?;
         present.retain(|pack| !record.condemned.contains_key(pack));
+        if own_only {
+            let own = self.packs_of_own_indexes().await?;
+            present.retain(|pack| own.contains(pack));
+        }
         self.write_beside(present, options)
     }
 

@@ -107,12 +107,12 @@ impl Repository {
         listed: &BTreeMap<SnapshotId, Timestamp>,
         snapshots: &[Snapshot],
         record: &Record,
-        also: Option<SnapshotId>,
+        also: &BTreeSet<SnapshotId>,
     ) -> Result<BTreeSet<SnapshotId>, RepositoryError> {
         // A snapshot that was copied here need not have come with the one before it.
         let made_here = snapshots.iter().filter(|snapshot| !snapshot.late && !record.confirmed.contains(&snapshot.id));
         let mut named: BTreeSet<SnapshotId> = made_here.filter_map(|snapshot| snapshot.manifest.previous).collect();
-        named.extend(record.confirmed.iter().chain(&record.held).chain(&record.quarantined).chain(&also));
+        named.extend(record.confirmed.iter().chain(&record.held).chain(&record.quarantined).chain(also));
         named.retain(|id| !listed.contains_key(id) && !record.forgotten.contains(id));
         let mut lost = BTreeSet::new();
         for id in named {

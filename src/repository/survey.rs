@@ -243,7 +243,7 @@ async fn lost_manifest(
     snapshots: &[Snapshot],
     record: &Record,
 ) -> Result<Option<Damage>, RepositoryError> {
-    let mut lost = repository.lost_manifests(listed, snapshots, record, None).await?;
+    let mut lost = repository.lost_manifests(listed, snapshots, record, &BTreeSet::new()).await?;
     if !lost.is_empty() {
         let forgotten = repository.record().await?.forgotten;
         lost.retain(|id| !forgotten.contains(id));

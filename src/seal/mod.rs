@@ -79,6 +79,19 @@ pub enum SealError {
         /// When.
         removed_at: jiff::Timestamp,
     },
+    /// The owner's identity does not say whose root to trust.
+    #[error(
+        "the identity fits the key `{label}` but names no root of repository {repository}: nobody says whether this config is the right one"
+    )]
+    NoTrustedRoot {
+        /// What people call the key.
+        label: String,
+        /// The repository.
+        repository: crate::id::RepositoryId,
+    },
+    /// Nothing can be sealed to the recipient.
+    #[error("nothing can be sealed to this recipient: its public key is of small order")]
+    Recipient,
     /// The key file belongs to something else.
     #[error("the key file belongs to repository {repository}")]
     ForeignKeyFile {

@@ -64,6 +64,11 @@ pub fn seal_object(keys: &Keys, entropy: &dyn Entropy, kind: ObjectType, body: &
 
 /// Opens a stored object of type `kind`, checks its signature, and gives its body.
 pub fn unseal_object(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<Vec<u8>, SealError> {
+    Ok(unseal_signed(keys, kind, stored)?.1)
+}
+
+/// The same; gives the public half of its certified signer as well.
+pub fn unseal_signed(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<([u8; 32], Vec<u8>), SealError> {
     let head = Head::decode(stored)?;
     if head.kind != kind {
         return Err(SealError::WrongType { expected: kind, found: head.kind });
@@ -83,8 +88,9 @@ pub fn unseal_object(keys: &Keys, kind: ObjectType, stored: &[u8]) -> Result<Vec
     let frame = aead_open(&derived.key, &derived.nonce, &associated, &stored[METADATA_HEAD_SIZE..])?;
     let mut plain = decompress(&frame, &[], OBJECT_PLAIN_SIZE_MAX)?;
     verify(keys, kind, &plain)?;
+    let signer = plain[..32].try_into().expect("the signature was there to be verified");
     plain.drain(..SIGNATURE_HEAD_SIZE);
-    Ok(plain)
+    Ok((signer, plain))
 }
 
 /// Fresh entropy and a keyed hash of the plaintext: two plaintexts never share a salt, even when entropy repeats.
@@ -126,4 +132,53 @@ fn verify(keys: &Keys, kind: ObjectType, plain: &[u8]) -> Result<(), SealError> 
 pub(super) fn verify_signature(public: &[u8; 32], message: &[u8], signature: &Signature) -> Result<(), SealError> {
     let key = VerifyingKey::from_bytes(public).map_err(|_| SealError::Signature)?;
     key.verify_strict(message, signature).map_err(|_| SealError::Signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::config::Profiles;
+    use crate::seal::pack::{CodedSegment, PackSealer};
+    use crate::seal::slot::{NewCredential, found_repository};
+
+    /// What a machine has that was cloned while it ran: the same again and again.
+    struct Same;
+
+    impl Entropy for Same {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn keys() -> Keys {
+        found_repository(&Same, jiff::Timestamp::UNIX_EPOCH, Profiles::DEFAULT, NewCredential::KeyFile).keys
+    }
+
+    #[test]
+    fn two_objects_sealed_with_the_same_entropy_share_no_salt() {
+        let keys = keys();
+        let sealed = |kind, body: &[u8]| seal_object(&keys, &Same, kind, body);
+        let salt = |stored: &[u8]| stored[12..HEAD_SIZE].to_vec();
+        let one = sealed(ObjectType::Manifest, b"one");
+        assert_ne!(salt(&one), salt(&sealed(ObjectType::Manifest, b"two")));
+        assert_ne!(salt(&one), salt(&sealed(ObjectType::Report, b"one")));
+        assert_eq!(one, sealed(ObjectType::Manifest, b"one"), "the entropy is the same indeed");
+    }
+
+    #[test]
+    fn two_segments_sealed_with_the_same_entropy_under_the_same_key_share_no_nonce() {
+        let keys = keys();
+        for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
+            let sealed = |plain: &[u8]| {
+                let mut sealer = PackSealer::new(&keys, &Same, kind, 4096);
+                let start = sealer.size();
+                sealer.push(&Same, &CodedSegment::encode(plain, &[]));
+                let stored = sealer.finish();
+                (stored[..start].to_vec(), stored[start..start + NONCE_SIZE].to_vec())
+            };
+            let (one, two) = (sealed(b"one"), sealed(b"two"));
+            assert_eq!(one.0, two.0, "both have the same key");
+            assert_ne!(one.1, two.1);
+        }
+    }
 }

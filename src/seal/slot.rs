@@ -20,6 +20,7 @@ use super::pack::EntropyRng;
 use super::{NONCE_SIZE, SealError, aead_open, aead_seal};
 use crate::env::{Entropy, random_bytes};
 use crate::format::config::{Config, FEATURE_DELETION, SignedText, decode_body};
+use crate::format::identity::{Identity, recipient};
 use crate::format::key_file::KeyFile;
 use crate::format::key_slot::{Argon2id, Grant, KeySlot, Role, Unlock};
 use crate::format::{FORMAT_VERSION, FormatError};
@@ -34,6 +35,8 @@ pub enum Credential {
     Passphrase(Zeroizing<String>),
     /// The content of a key file.
     KeyFile(KeyFile),
+    /// The content of an identity file.
+    Identity(Identity),
 }
 
 /// How strongly passphrases of new slots are stretched.
@@ -100,6 +103,8 @@ pub enum NewCredential {
     Passphrase(Zeroizing<String>, KdfCost),
     /// A key file, generated here.
     KeyFile,
+    /// The secret half of this public key (X25519), which its owner has already; from [`recipient_key`].
+    Recipient([u8; 32]),
 }
 
 /// Makes the keys of a new repository, its config and its first reader slot.
@@ -160,6 +165,7 @@ pub fn found_repository_in(
         label: match credential {
             NewCredential::Passphrase(..) => "passphrase".to_owned(),
             NewCredential::KeyFile => "key file".to_owned(),
+            NewCredential::Recipient(_) => "recipient".to_owned(),
         },
         signer: keys.signer.clone(),
     };
@@ -190,22 +196,23 @@ pub(super) fn make_slot(
     credential: NewCredential,
 ) -> (Vec<u8>, Option<KeyFile>) {
     let slot_secret: SecretBytes = Zeroizing::new(random_bytes(entropy));
-    let public = x25519_public(&slot_secret);
+    let own = x25519_public(&slot_secret);
     let wrap = |key: &[u8; 32]| hex_of(&wrap_secret(keys, holder.slot, entropy, key, &slot_secret));
-    let (unlock, key_file) = match credential {
+    let (unlock, public, key_file) = match credential {
         NewCredential::Passphrase(passphrase, cost) => {
             let salt = random_bytes::<ARGON2_SALT_SIZE>(entropy);
             let argon2id =
                 Argon2id { memory_kib: cost.memory_kib, passes: cost.passes, lanes: cost.lanes, salt: hex_of(&salt) };
             let key = stretch(&passphrase, &argon2id).expect("the cost of a new slot is within the limits");
-            (Unlock::Passphrase { argon2id, wrapped: wrap(&key) }, None)
+            (Unlock::Passphrase { argon2id, wrapped: wrap(&key) }, own, None)
         }
         NewCredential::KeyFile => {
             let key = Zeroizing::new(random_bytes(entropy));
             let wrapped = wrap(&key);
             let file = KeyFile { repository: keys.repository, slot: holder.slot, key };
-            (Unlock::KeyFile { wrapped }, Some(file))
+            (Unlock::KeyFile { wrapped }, own, Some(file))
         }
+        NewCredential::Recipient(public) => (Unlock::Recipient {}, public, None),
     };
     (granted(keys, holder, entropy, now, unlock, &public), key_file)
 }
@@ -312,8 +319,7 @@ pub fn unlock(config: &Config, slots: &[KeySlot], credential: &Credential) -> Re
         return Err(SealError::ForeignKeyFile { repository: file.repository });
     }
     for slot in newest_versions(slots) {
-        let Some(key) = wrapping_key(slot, credential)? else { continue };
-        let Ok((secret, trusted_root)) = unwrap_secret(slot, &key) else { continue };
+        let Some((secret, trusted_root)) = slot_secret(slot, credential)? else { continue };
         // A config put in place of the real one, with a root of its own, ends here, before anything it granted is used.
         if hex_of(&trusted_root) != config.root {
             return Err(SealError::ForeignRoot);
@@ -331,12 +337,17 @@ fn removed_slot(slots: &[KeySlot], credential: &Credential) -> Option<SealError>
         let older =
             slots.iter().filter(|slot| slot.slot == gone.slot && !slot.is_removed()).max_by_key(|slot| slot.version);
         let Some(older) = older else { continue };
-        let Ok(Some(key)) = wrapping_key(older, credential) else { continue };
-        if unwrap_secret(older, &key).is_ok() {
+        if matches!(slot_secret(older, credential), Ok(Some(_)) | Err(SealError::NoTrustedRoot { .. })) {
             return Some(SealError::Removed { label: gone.label.clone(), removed_at: gone.created_at });
         }
     }
     None
+}
+
+/// Public halves of all signers that a slot had; versions without a valid one are passed over.
+pub fn signers_of(slots: &[KeySlot], slot: SlotId) -> BTreeSet<[u8; 32]> {
+    let versions = slots.iter().filter(|version| version.slot == slot);
+    versions.filter_map(|version| public_key("the signer of a key slot", &version.signer).ok()).collect()
 }
 
 /// Of each slot the highest version.
@@ -349,6 +360,20 @@ pub(crate) fn newest_versions(slots: &[KeySlot]) -> impl Iterator<Item = &KeySlo
         }
     }
     newest.into_values()
+}
+
+/// A slot's secret, and the root that its owner trusts; `None` if the slot is not his.
+fn slot_secret(slot: &KeySlot, credential: &Credential) -> Result<Option<(SecretBytes, [u8; 32])>, SealError> {
+    if let (Unlock::Recipient {}, Credential::Identity(identity)) = (&slot.unlock, credential) {
+        if hex_of(&x25519_public(&identity.secret)) != slot.public {
+            return Ok(None);
+        }
+        let untold = || SealError::NoTrustedRoot { label: slot.label.clone(), repository: slot.repository };
+        let root = identity.roots.get(&slot.repository).ok_or_else(untold)?;
+        return Ok(Some((identity.secret.clone(), *root)));
+    }
+    let Some(key) = wrapping_key(slot, credential)? else { return Ok(None) };
+    Ok(unwrap_secret(slot, &key).ok())
 }
 
 /// The key that opens a slot's wrapped secret; `None` if the credential is of another kind.
@@ -513,6 +538,16 @@ fn keys_of(config: &Config, slots: &[KeySlot], slot: &KeySlot, plain: &[u8]) -> 
 pub(super) fn public_key(what: &'static str, text: &str) -> Result<[u8; 32], SealError> {
     let bytes = bytes_of_hex(text).and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.ok_or_else(|| FormatError::Invalid { what, why: "it is not 64 hexadecimal digits".to_owned() })?)
+}
+
+/// The public key of a recipient, to which something can be sealed.
+///
+/// # Errors
+/// [`SealError::Format`]; [`SealError::Recipient`] for a key of small order.
+pub fn recipient_key(text: &str) -> Result<[u8; 32], SealError> {
+    let key = recipient(text)?;
+    let probe = x25519_dalek::StaticSecret::from([1; 32]).diffie_hellman(&x25519_dalek::PublicKey::from(key));
+    if probe.was_contributory() { Ok(key) } else { Err(SealError::Recipient) }
 }
 
 pub(super) fn x25519_public(secret: &SecretBytes) -> [u8; 32] {

@@ -1,4 +1,4 @@
-//! Small facts: which repository a deployment goes to, where a repository was seen, and its last head.
+//! Small facts: where a repository was seen, and how far its history went.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,26 @@ struct Named {
     repository: RepositoryId,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Head {
-    head: SnapshotId,
+/// How far the history of a repository went when this machine last looked: what is there later must go on from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// The newest snapshot.
+    pub head: Option<SnapshotId>,
+    /// The newest mark.
+    pub mark: Option<SeenMark>,
+    /// The newest generation of config; 0 if none was seen.
+    pub config_generation: u32,
+}
+
+/// One mark, and what it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenMark {
+    /// Its number.
+    pub number: u32,
+    /// BLAKE3 of its body.
+    pub digest: ObjectId,
 }
 
 impl State {
@@ -31,19 +48,41 @@ impl State {
         self.set_named("location-", location, repository)
     }
 
-    /// The newest snapshot that this machine saw in a repository at a place: a replica, which has the same id, may lag.
-    pub fn last_head(&self, repository: RepositoryId, location: &str) -> Result<Option<SnapshotId>, StateError> {
-        Ok(read_fact::<Head>(&self.head_path(repository, location))?.map(|fact| fact.head))
+    /// What this machine saw of a repository at a place: a replica, which has the same id, may lag.
+    pub fn seen(&self, repository: RepositoryId, location: &str) -> Result<Seen, StateError> {
+        Ok(read_fact(&self.seen_path(repository, location))?.unwrap_or_default())
+    }
+
+    /// Remembers what was seen of a repository at a place. Of two runs at once one may be forgotten: then a little less is noticed.
+    pub fn see(
+        &self,
+        repository: RepositoryId,
+        location: &str,
+        change: impl FnOnce(&mut Seen),
+    ) -> Result<(), StateError> {
+        let before = self.seen(repository, location)?;
+        let mut seen = before.clone();
+        change(&mut seen);
+        if seen == before { Ok(()) } else { write_fact(&self.seen_path(repository, location), &seen) }
     }
 
     /// Remembers the newest snapshot of a repository at a place.
     pub fn set_last_head(&self, repository: RepositoryId, location: &str, head: SnapshotId) -> Result<(), StateError> {
-        write_fact(&self.head_path(repository, location), &Head { head })
+        self.see(repository, location, |seen| seen.head = Some(head))
     }
 
-    fn head_path(&self, repository: RepositoryId, location: &str) -> PathBuf {
+    /// Remembers nothing more of a repository at a place.
+    pub fn forget_seen(&self, repository: RepositoryId, location: &str) -> Result<(), StateError> {
+        let path = self.seen_path(repository, location);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", &path, source)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn seen_path(&self, repository: RepositoryId, location: &str) -> PathBuf {
         let place = ObjectId::of(location.as_bytes());
-        self.root.join("facts").join(format!("head-{repository}-{}.json", place.short()))
+        self.root.join("facts").join(format!("seen-{repository}-{}.json", place.short()))
     }
 
     fn named(&self, prefix: &str, name: &str) -> Result<Option<RepositoryId>, StateError> {
@@ -99,9 +138,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
         state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
-        assert_eq!(state.last_head(ONE, "here").unwrap(), Some(ObjectId::of(b"head")));
-        assert_eq!(state.last_head(TWO, "here").unwrap(), None);
-        assert_eq!(state.last_head(ONE, "the replica").unwrap(), None);
+        assert_eq!(state.seen(ONE, "here").unwrap().head, Some(ObjectId::of(b"head")));
+        assert_eq!(state.seen(TWO, "here").unwrap(), Seen::default());
+        assert_eq!(state.seen(ONE, "the replica").unwrap(), Seen::default());
+    }
+
+    #[test]
+    fn what_was_seen_is_forgotten_only_when_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        state.see(ONE, "here", |seen| seen.config_generation = 3).unwrap();
+        state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
+        assert_eq!(state.seen(ONE, "here").unwrap().config_generation, 3);
+        state.forget_seen(ONE, "here").unwrap();
+        state.forget_seen(ONE, "here").unwrap();
+        assert_eq!(state.seen(ONE, "here").unwrap(), Seen::default());
     }
 
     #[test]
@@ -109,8 +160,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
         state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
-        std::fs::write(state.head_path(ONE, "here"), "").unwrap();
-        assert!(matches!(state.last_head(ONE, "here"), Err(StateError::Damaged { .. })));
+        std::fs::write(state.seen_path(ONE, "here"), "").unwrap();
+        assert!(matches!(state.seen(ONE, "here"), Err(StateError::Damaged { .. })));
     }
 
     #[test]

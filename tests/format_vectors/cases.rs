@@ -299,6 +299,17 @@ fn tree_packs() -> Vec<Vector> {
         craft::tree_pack(&secret("metadata"), &REPOSITORY, coded, &PackFooter::encode(&[entry]))
     };
     let vector = |name, expect, comment, bytes| keyed(name, "tree pack", expect, comment, bytes);
+    let beyond = SegmentEntry { stored_length: entry.stored_length + 4096, ..entry.clone() };
+    let beyond = craft::tree_pack(
+        &secret("metadata"),
+        &REPOSITORY,
+        &[&[0], &plain[..]].concat(),
+        &PackFooter::encode(&[SegmentEntry { offset: 76, ..beyond }]),
+    );
+    let bomb = infrahub_backup::seal::compress::compress(&vec![0; 64 << 20], &[]);
+    assert_eq!(bomb[6..10], (64u32 << 20).to_le_bytes(), "magic, descriptor, window, content size");
+    let length = u32::try_from(plain.len()).expect("short").to_le_bytes();
+    let liar = [&bomb[..6], &length, &bomb[10..]].concat();
     let far = [&good[..good.len() - 4], &u32::MAX.to_le_bytes()].concat();
     let near = [&good[..good.len() - 4], &41u32.to_le_bytes()].concat();
     vec![
@@ -323,6 +334,24 @@ fn tree_packs() -> Vec<Vector> {
             "decompress failure",
             "one raw byte too much",
             by_hand(&[&[0], &plain[..], &[0]].concat()),
+        ),
+        vector(
+            "a_tree_pack_whose_footer_describes_a_segment_beyond_it",
+            "decode failure",
+            "its only segment is said to be 4096 bytes longer than it is",
+            beyond,
+        ),
+        vector(
+            "a_tree_pack_whose_segment_would_grow_to_64_mib",
+            "decompress failure",
+            "a frame of zeros that says its size, far above the description",
+            by_hand(&[&[1], &bomb[..]].concat()),
+        ),
+        vector(
+            "a_tree_pack_whose_segment_holds_more_than_its_frame_says",
+            "decompress failure",
+            "the same frame, with the size of the description in its header",
+            by_hand(&[&[1], &liar[..]].concat()),
         ),
     ]
 }

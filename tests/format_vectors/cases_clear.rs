@@ -341,6 +341,18 @@ fn manifests() -> Vec<Vector> {
             good.replacen('{', r#"{"moon":"full","#, 1),
         ),
         vector(
+            "a_manifest_with_a_field_twice",
+            "decode failure",
+            "field deployment",
+            good.replacen('{', r#"{"deployment":"another","#, 1),
+        ),
+        vector(
+            "a_manifest_with_a_count_twice",
+            "decode failure",
+            "a key of a map, where any key may stand",
+            good.replacen(r#""counts":{"nodes":42"#, r#""counts":{"nodes":41,"nodes":42"#, 1),
+        ),
+        vector(
             "a_manifest_with_a_recipe_too_deep",
             "decode failure",
             "depth 5",

@@ -7,6 +7,7 @@ use infrahub_backup::component::neo4j::dump_format::{DumpFormatError, FrameDecod
 use infrahub_backup::format::FormatError;
 use infrahub_backup::format::bytes::FieldReader;
 use infrahub_backup::format::envelope::{Head, ObjectType};
+use infrahub_backup::format::identity::Identity;
 use infrahub_backup::format::index::{Index, PackEntry, PackFooter, SegmentEntry};
 use infrahub_backup::format::key_file::KeyFile;
 use infrahub_backup::format::key_slot::Role;
@@ -42,6 +43,7 @@ pub fn outcome(vector: &Vector) -> String {
         "config" => open_config(bytes).map(|_| ()).map_err(of_seal),
         "key slot" => key_slot(vector),
         "key file" => key_file(vector),
+        "identity file" => identity_file(vector),
         "manifest" => Manifest::decode(bytes).map(|_| ()).map_err(of_format),
         "lease" => Lease::decode(bytes).map(|_| ()).map_err(of_format),
         "mark" => Mark::decode(bytes).map(|_| ()).map_err(of_format),
@@ -64,7 +66,10 @@ fn of_seal(error: SealError) -> String {
         SealError::Commitment => "commitment failure",
         SealError::Decrypt | SealError::WrongKey => "decrypt failure",
         SealError::Decompress => "decompress failure",
-        SealError::UnknownSigner { .. } | SealError::Signature | SealError::ForeignRoot => "signature failure",
+        SealError::UnknownSigner { .. }
+        | SealError::Signature
+        | SealError::ForeignRoot
+        | SealError::NoTrustedRoot { .. } => "signature failure",
         other => return other.to_string(),
     }
     .to_owned()
@@ -145,7 +150,9 @@ fn tree_pack(vector: &Vector) -> Outcome {
     let opener = PackOpener::new(&keys, ObjectType::TreePack, &vector.bytes).map_err(of_envelope)?;
     let footer = opener.footer(&vector.bytes, OBJECT_PLAIN_SIZE_MAX).map_err(of_seal)?;
     let footer = PackFooter::decode(&footer).map_err(of_format)?;
-    segments(vector, &keys, &opener, &footer.segments)
+    let stored_size = u32::try_from(vector.bytes.len()).expect("vectors are short");
+    let entry = footer.describe(ObjectId::of(&vector.bytes), stored_size).map_err(of_format)?;
+    segments(vector, &keys, &opener, &entry.segments)
 }
 
 fn tree(bytes: &[u8]) -> Outcome {
@@ -161,12 +168,11 @@ fn tree(bytes: &[u8]) -> Outcome {
 fn key_slot(vector: &Vector) -> Outcome {
     let config = open_config(&vector.hex("config")).map_err(of_seal)?;
     let slot = open_slot(&config, &vector.bytes).map_err(of_seal)?;
-    let credential = match vector.get("passphrase") {
-        Some(passphrase) => Credential::Passphrase(Zeroizing::new(passphrase.to_owned())),
-        None => {
-            let text = String::from_utf8(vector.hex("key-file")).expect("a key file is text");
-            Credential::KeyFile(KeyFile::decode(&text).map_err(of_format)?)
-        }
+    let text_in = |field: &str| String::from_utf8(vector.hex(field)).expect("text");
+    let credential = match (vector.get("passphrase"), vector.get("identity")) {
+        (Some(passphrase), _) => Credential::Passphrase(Zeroizing::new(passphrase.to_owned())),
+        (None, Some(_)) => Credential::Identity(Identity::decode(&text_in("identity")).map_err(of_format)?),
+        (None, None) => Credential::KeyFile(KeyFile::decode(&text_in("key-file")).map_err(of_format)?),
     };
     let keys = unlock(&config, &[slot], &credential).map_err(of_seal)?;
     same("a chunk id", keys.chunk_id(b"chunk").to_hex(), vector.text_of("id-of-chunk").to_owned())
@@ -176,6 +182,14 @@ fn key_file(vector: &Vector) -> Outcome {
     let text = String::from_utf8(vector.bytes.clone()).map_err(|_| "decode failure".to_owned())?;
     let file = KeyFile::decode(&text).map_err(of_format)?;
     same("the key", file.key.to_vec(), vector.hex("key"))
+}
+
+fn identity_file(vector: &Vector) -> Outcome {
+    let text = String::from_utf8(vector.bytes.clone()).map_err(|_| "decode failure".to_owned())?;
+    let identity = Identity::decode(&text).map_err(of_format)?;
+    same("the key", identity.secret.to_vec(), vector.hex("key"))?;
+    let root = identity.roots.get(&RepositoryId::from_bytes(vector.array("repository")));
+    same("the root", root.map(|root| root.to_vec()), Some(vector.hex("root")))
 }
 
 fn neo4j_frames(vector: &Vector) -> Outcome {

@@ -6,7 +6,9 @@
 // Each test target uses a part of this.
 #![allow(dead_code)]
 
+pub mod grants;
 pub mod scripted;
+pub mod secrets;
 pub mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,17 @@ impl Sandbox {
     /// The same behind another program, which `command` begins.
     pub fn command_of<I: IntoIterator<Item: AsRef<OsStr>>>(&self, mut command: Command, arguments: I) -> Command {
         command.args(arguments).arg("--repo").arg(&self.repository).arg("--key-file").arg(&self.key);
+        self.confined(command)
+    }
+
+    /// The binary with these arguments, and nothing that opens the repository.
+    pub fn command_without_key<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infrahub-backup"));
+        command.args(arguments).arg("--repo").arg(&self.repository);
+        self.confined(command)
+    }
+
+    fn confined(&self, mut command: Command) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.path("home"));
         for (name, folder) in [("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache")]
         {

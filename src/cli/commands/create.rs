@@ -85,6 +85,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         allow_partial: flags.allow_partial,
         allow_raw: flags.allow_raw,
         allow_shrink: flags.allow_shrink,
+        dedup_own: flags.dedup_own,
         stage: stage(flags)?,
         wait: flags.wait,
     })

@@ -111,6 +111,10 @@ pub async fn new_key(
     let key_file = |path| Ok(NewKey::KeyFile(key_file::choose(path, &forbidden)?));
     match credential::given(settings)? {
         Some((Given::KeyFile(path), _)) => key_file(Some(path)),
+        Some((Given::Identity(_), _)) => {
+            let text = "a repository is founded with a password or a key file, and recipients are added to it";
+            Err(Failure::usage(text).hint("then: infrahub-backup key add --role reader --recipient age1…"))
+        }
         Some((Given::Password(_), true)) if no_password => {
             Err(Failure::usage("`--no-password` and a password exclude each other"))
         }

@@ -1,6 +1,7 @@
 //! `key`: who may open the repository.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -16,14 +17,16 @@ use crate::cli::session::Session;
 use crate::cli::settings::Location;
 use crate::error::{Error, ErrorKind};
 use crate::format::config::Config;
+use crate::format::identity::root_line;
 use crate::format::key_slot::{KeySlot, Role, Unlock};
 use crate::id::SlotId;
 use crate::ops::keys;
 use crate::provider::secret::SecretSource;
 use crate::repository::Repository;
 use crate::repository::keys::Slots;
+use crate::seal::SealError;
 use crate::seal::change::Renewal;
-use crate::seal::slot::{KdfCost, NewCredential};
+use crate::seal::slot::{KdfCost, NewCredential, recipient_key};
 
 /// `key …`
 pub async fn run(session: &Session, command: Option<KeyCommand>) -> Result<Exit, Failure> {
@@ -31,6 +34,7 @@ pub async fn run(session: &Session, command: Option<KeyCommand>) -> Result<Exit,
         KeyCommand::List => list(session).await,
         KeyCommand::Add(args) => add(session, &args).await,
         KeyCommand::Remove { slot } => remove(session, &slot).await,
+        KeyCommand::Export { folder } => export(session, &folder).await,
         KeyCommand::Rotate { content } => rotate(session, content).await,
     }
 }
@@ -44,9 +48,16 @@ async fn list(session: &Session) -> Result<Exit, Failure> {
         "slots": documents,
         "metadata_generation": config.metadata_generation,
         "content_generation": config.content_generation,
+        "root": config.root,
     });
-    session.out.result(&document, || list_text(&slots.slots, &repository))?;
+    session.out.result(&document, || list_text(&slots.slots, &repository) + &identity_text(&repository))?;
     Ok(if slots.damages.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// What owners of identity files need, if there are any.
+fn identity_text(repository: &Repository) -> String {
+    let line = root_line(&repository.keys().repository, &repository.keys().root_public);
+    format!("identity files trust this repository by the line\n{line}\n")
 }
 
 async fn read(session: &Session, repository: &Repository) -> Result<Slots, Failure> {
@@ -96,14 +107,12 @@ fn short(slot: &SlotId) -> String {
 
 async fn add(session: &Session, args: &KeyAdd) -> Result<Exit, Failure> {
     let reserved = args.new_key_file.as_ref().map(|path| reserve(session, path)).transpose()?;
+    let recipient = args.recipient.as_deref().map(recipient_key).transpose().map_err(not_a_recipient)?;
     let repository = session.open().await?;
-    let password = match &reserved {
-        Some(_) => None,
-        None => Some(new_password(session, args).await?),
-    };
-    let credential = match &password {
-        Some(password) => NewCredential::Passphrase(password.clone(), KdfCost::DEFAULT),
-        None => NewCredential::KeyFile,
+    let credential = match (&reserved, recipient) {
+        (_, Some(public)) => NewCredential::Recipient(public),
+        (Some(_), None) => NewCredential::KeyFile,
+        (None, None) => NewCredential::Passphrase(new_password(session, args).await?, KdfCost::DEFAULT),
     };
     let label = args.label.clone().unwrap_or_else(|| format!("{}@{}", session.context.user, session.context.host));
     let (added, report) = keys::add(&session.context, &repository, role(args.role), label, credential).await?;
@@ -117,9 +126,44 @@ async fn add(session: &Session, args: &KeyAdd) -> Result<Exit, Failure> {
     let document = json!({ "slot": added.slot, "role": role(args.role).as_str(), "key_file": path, "report": report });
     let text = || {
         let file = path.as_ref().map_or(String::new(), |path| format!("its key file is {}\n", path.display()));
-        format!("added key {}, whose role is {}\n{file}", short(&added.slot), role(args.role).as_str())
+        let identity = if recipient.is_some() { identity_text(&repository) } else { String::new() };
+        format!("added key {}, whose role is {}\n{file}{identity}", short(&added.slot), role(args.role).as_str())
     };
     session.out.done(Exit::Done, &document, text)
+}
+
+fn not_a_recipient(source: SealError) -> Failure {
+    let error = Error::with_source(ErrorKind::Usage, "`--recipient` names nobody", source);
+    Failure::from(error).hint("make a pair and give its public half: age-keygen -o FILE")
+}
+
+/// Copies what opens the repository, so that its loss is not the loss of everything.
+async fn export(session: &Session, folder: &Path) -> Result<Exit, Failure> {
+    let repository = session.open().await?;
+    let cannot = |source| {
+        let text = format!("`{}` could not be written", folder.display());
+        Failure::from(Error::with_source(ErrorKind::Internal, text, source)).hint("name a folder that is not there")
+    };
+    let objects = session.context.cancel.or(repository.key_objects()).await?.map_err(Error::from)?;
+    std::fs::create_dir(folder).map_err(cannot)?;
+    for (name, stored) in &objects {
+        let path = folder.join(name.as_str());
+        std::fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(cannot)?;
+        std::fs::File::create_new(&path)
+            .and_then(|mut file| {
+                file.write_all(stored)?;
+                file.sync_all()
+            })
+            .map_err(cannot)?;
+    }
+    let names: Vec<&str> = objects.iter().map(|(name, _)| name.as_str()).collect();
+    session.out.done(Exit::Done, &json!({ "folder": folder, "objects": names }), || {
+        format!(
+            "copied {} objects to {}: they are sealed as in the repository, and open nothing without a password or key\n",
+            names.len(),
+            folder.display()
+        )
+    })
 }
 
 /// Takes the place of a key file, outside of the repository and the folder of backups.

@@ -32,7 +32,7 @@ pub async fn run(session: &Session, args: &Replicate) -> Result<Exit, Failure> {
     let (store, config) = place::look(&session.settings, &context.state).await?.repository()?;
     let credential = context.cancel.or(credential::to_open(&session.settings, &config)).await??;
     let source = context.cancel.or(context.open(store, &credential)).await??;
-    place::remember(&context.state, &source)?;
+    place::remember(&context.state, &source, session.settings.global().accept_new_repository)?;
     let selection = selection(session, &source, &args.snapshot).await?;
     let options = ReplicateOptions { selection, other_keys: args.other_keys() };
     let (target, place) = match place::look(&there.settings, &context.state).await? {
@@ -109,6 +109,7 @@ fn at_target(session: &Session, args: &Replicate) -> Session {
     let mut typed = typed(session);
     if args.other_keys() {
         global.key_file.clone_from(&args.to_key_file);
+        global.identity = None;
         global.password_file.clone_from(&args.to_password_file);
         global.password_command.clone_from(&args.to_password_command);
         // They are as good as typed: no variable that belongs to the source may stand in their way.
@@ -149,7 +150,7 @@ async fn opened(
     credential: &Credential,
 ) -> Result<Arc<Repository>, Failure> {
     let target = there.context.cancel.or(there.context.open(store, credential)).await??;
-    place::remember(&there.context.state, &target)?;
+    place::remember(&there.context.state, &target, there.settings.global().accept_new_repository)?;
     Ok(target)
 }
 

@@ -44,7 +44,9 @@ pub async fn run(session: &Session, args: &Verify) -> Result<Exit, Failure> {
         DepthArg::Data => ("data", Some(choice), None),
         DepthArg::Rehearsal => ("rehearsal", Some(choice), Some(scratch())),
     };
-    let verified = verify_with(&session.context, &repository, VerifyOptions { only, read, scratch }).await?;
+    let verified =
+        verify_with(&session.context, &repository, VerifyOptions { only, read, scratch, heads: args.head.clone() })
+            .await?;
     let mut document = document(&verified.checked, depth, &choice);
     document["rehearsed"] = json!(verified.rehearsed);
     document["report"] = json!(verified.report);

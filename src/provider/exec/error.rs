@@ -121,6 +121,28 @@ pub enum ExecError {
     },
 }
 
+impl ExecError {
+    /// The same without what the command said.
+    #[must_use]
+    pub fn without_log(mut self) -> Self {
+        match &mut self {
+            Self::Exit { log, .. }
+            | Self::Signal { log, .. }
+            | Self::Stalled { log, .. }
+            | Self::TotalTimeout { log, .. }
+            | Self::BrokenPipe { log, .. } => log.clear(),
+            Self::Empty
+            | Self::NotFound { .. }
+            | Self::Spawn { .. }
+            | Self::Secret { .. }
+            | Self::Io { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::Unread { .. } => {}
+        }
+        self
+    }
+}
+
 fn tail(log: &[String]) -> String {
     let said: Vec<_> = log.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
     if said.is_empty() {

@@ -9,21 +9,38 @@ use super::Checker;
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::mark::Mark;
-use crate::id::ObjectName;
+use crate::id::{ObjectId, ObjectName};
 use crate::limits::OBJECT_SIZE_MAX;
 use crate::seal::object::unseal_object;
 
+/// The damage, if the record does not go on from a mark that somebody knows. One that was restated may be gone.
+fn not_gone_on(record: &Record, (number, digest): (u32, ObjectId)) -> Option<Damage> {
+    let problem = match record.marks.get(&number) {
+        None if record.newest < number => "it was there, and is not there any more: history was rolled back",
+        Some(mark) if mark.digest != digest => "it is another one than was there before: history was forked",
+        Some(_) | None => return None,
+    };
+    let object = layout::mark(number).to_string();
+    Some(Damage { object, layer: "presence", problem: problem.to_owned() })
+}
+
 impl Checker {
-    pub(super) async fn decisions(&mut self) -> Result<(), RepositoryError> {
+    pub(super) async fn decisions(&mut self, known: Option<(u32, ObjectId)>) -> Result<(), RepositoryError> {
         match self.repository.record_anew().await {
             Ok(record) => {
                 self.checked.objects += record.marks.len() as u64;
                 self.view.record = record;
-                Ok(())
             }
-            Err(RepositoryError::Damaged(_)) => self.readable_decisions().await,
-            Err(error) => Err(error),
+            Err(RepositoryError::Damaged(_)) => self.readable_decisions().await?,
+            Err(error) => return Err(error),
         }
+        let record = &self.view.record;
+        self.checked.mark = record.marks.last_key_value().map(|(number, mark)| (*number, mark.digest));
+        if let Some(damage) = known.and_then(|known| not_gone_on(record, known)) {
+            let hurts = "every snapshot: what was forgotten, confirmed or held since is not known";
+            self.report(damage, vec![hurts.to_owned()]);
+        }
+        Ok(())
     }
 
     /// Reads what can be read, and reports what cannot.

@@ -1,6 +1,6 @@
 //! Manifests, read anew, and their chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
@@ -36,7 +36,9 @@ impl Checker {
         self.checked.quarantined = quarantined.map(|snapshot| snapshot.id).collect();
         // What a late one names need not be there.
         snapshots.retain(|snapshot| !snapshot.late);
-        self.chain(listed, &snapshots, request.known_head).await?;
+        self.checked.head =
+            snapshots.iter().max_by_key(|snapshot| snapshot.manifest.created_at).map(|snapshot| snapshot.id);
+        self.chain(listed, &snapshots, &request.known.heads).await?;
         self.named_indexes(&snapshots).await?;
         let wanted = |id: &SnapshotId| request.only.is_empty() || request.only.contains(id);
         let others = snapshots.iter().map(|snapshot| snapshot.id).filter(|id| !wanted(id)).collect();
@@ -99,9 +101,9 @@ impl Checker {
         &mut self,
         listed: &BTreeMap<SnapshotId, Timestamp>,
         snapshots: &[Snapshot],
-        known_head: Option<SnapshotId>,
+        known_heads: &BTreeSet<SnapshotId>,
     ) -> Result<(), RepositoryError> {
-        let mut lost = self.repository.lost_manifests(listed, snapshots, &self.view.record, known_head).await?;
+        let mut lost = self.repository.lost_manifests(listed, snapshots, &self.view.record, known_heads).await?;
         if !lost.is_empty() {
             self.refresh().await?;
             lost.retain(|id| !self.view.record.forgotten.contains(id));

@@ -194,5 +194,6 @@ fn read_footer(keys: &Keys, pack: PackId, stored: &[u8]) -> Result<PackEntry, Da
     let bytes = opener.footer(stored, OBJECT_PLAIN_SIZE_MAX).map_err(|error| seal_damage(&name, error))?;
     let footer = PackFooter::decode(&bytes).map_err(|error| decode_damage(&name, &error))?;
     let stored_size = u32::try_from(stored.len()).expect("packs are a few MiB");
-    Ok(PackEntry { id: pack, kind: ObjectType::TreePack, stored_size, segments: footer.segments })
+    // An index that repeated a lie would be refused by every reader, with all that it says of other packs.
+    footer.describe(pack, stored_size).map_err(|error| decode_damage(&name, &error))
 }
