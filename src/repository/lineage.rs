@@ -76,9 +76,10 @@ impl Lineage {
             if whole {
                 return base;
             }
-            let places = elder
-                .places(youngest, &parts)
-                .unwrap_or_else(|| vec![elder.expected(piece.start)..elder.expected(piece.end)]);
+            let mut places = elder.places(youngest, &parts);
+            if places.is_empty() {
+                places.push(elder.expected(piece.start)..elder.expected(piece.end));
+            }
             whole = true;
             for place in &places {
                 let (near, all) = elder.near(place);

@@ -197,8 +197,8 @@ impl Parent {
     }
 
     /// Where `parts` of a younger stream were in this one, by the chunks next to them that are in both: what changes every day is between
-    /// such, though the new stream shares none of it. `None` if none is near.
-    pub fn places(&self, younger: &Self, parts: &[Range<u64>]) -> Option<Vec<Range<u64>>> {
+    /// such, though the new stream shares none of it. None if none is near.
+    pub fn places(&self, younger: &Self, parts: &[Range<u64>]) -> Vec<Range<u64>> {
         let mut places: Vec<Range<u64>> = Vec::new();
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let first = younger.window.partition_point(|chunk| chunk.end() <= part.start);
@@ -217,7 +217,7 @@ impl Parent {
                 }
             }
         }
-        (!places.is_empty()).then_some(places)
+        places
     }
 
     /// What the chunks that [`Parent::near`] finds too deep are based on themselves.
