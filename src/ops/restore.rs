@@ -282,6 +282,11 @@ impl IntoDeployment {
             let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
             let found = match context.cancel.or(component.inspect()).await? {
                 Ok(found) => found,
+                // It is loaded by its server: better told before anything is touched than when the other components are replaced.
+                Err(error) if component.info().kind == ComponentKind::Postgres => {
+                    let text = format!("`{name}` must run and answer to be restored; nothing was touched");
+                    return Err(Error::with_source(ErrorKind::Unavailable, text, error));
+                }
                 Err(error) => {
                     lines.push(format!("`{name}` does not answer, so that its version is not compared"));
                     context.warn(format!("`{name}` does not answer: {error}"));
