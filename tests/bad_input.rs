@@ -1,4 +1,5 @@
-//! Dumps that are not what they should be: none of them becomes a snapshot, and the services run again.
+//! Dumps that are not what they should be: none of them becomes a snapshot, and the services run again. Targets that cannot take what
+//! is restored: nothing of them is touched.
 
 mod support;
 
@@ -173,4 +174,29 @@ fn an_enterprise_database_goes_on_running_while_it_is_dumped() {
     let dumped = scripted.sandbox.run(["dump", "latest", "database"]).ok();
     let given = fs::read(scripted.content("database")).expect("a dump");
     assert!(support::unwrapped(&dumped.out) == support::unwrapped(&given));
+}
+
+#[test]
+fn a_restore_whose_postgresql_does_not_answer_touches_nothing() {
+    let sandbox = Sandbox::with_repository();
+    fs::create_dir_all(sandbox.path("old")).expect("a folder");
+    sandbox.write("old/file", "what was backed up");
+    let dump = package_file("tests/fixtures/postgres-15-seekable.pgdump");
+    let dump = dump.to_str().expect("text");
+    sandbox.run(["create", "from-files", "--postgres-path", dump, "--artifacts-path", "old"]).ok();
+    fs::create_dir_all(sandbox.path("now")).expect("a folder");
+    let file = sandbox.write("now/file", "what is there now");
+    let folder = sandbox.path("now");
+    sandbox.write(
+        "infrahub-backup.toml",
+        format!(
+            "[deployment]\nname = \"files\"\n[[component]]\nname = \"task-manager-db\"\nkind = \"postgres\"\n\
+             [component.postgres]\nuser = \"u\"\ndatabase = \"d\"\nport = 1\n[[component]]\nname = \"artifacts\"\nkind = \"artifacts\"\npath = {folder:?}\n"
+        ),
+    );
+    let refused = sandbox.run(["restore", "latest", "--yes", "--no-safety-snapshot"]);
+    assert_ne!(refused.code, Some(0));
+    refused.says(&["`task-manager-db` must run and answer to be restored; nothing was touched"]);
+    assert_eq!(fs::read_to_string(file).expect("there"), "what is there now");
+    assert!(sandbox.journals().is_empty());
 }

@@ -171,15 +171,17 @@ fn down_for(time: Duration) -> StepFacts {
     StepFacts { numbers: BTreeMap::from([("down_ms".to_owned(), millis)]), ..StepFacts::default() }
 }
 
-/// The last of `left` that no other one needs, neither one of `left` nor one that is going down.
+/// The last of `left` that no other one needs, neither one of `left` nor one that is going down. Where they need each other in a
+/// circle the order of the deployment must do: none may be left out.
 fn next_to_stop(provider: &dyn Provider, left: &[String], going_down: &[String]) -> Option<usize> {
     let needed = |name: &String| {
         left.iter().chain(going_down).any(|other| other != name && provider.after(other).contains(name))
     };
-    left.iter().rposition(|name| !needed(name))
+    let next = left.iter().rposition(|name| !needed(name));
+    next.or_else(|| left.len().checked_sub(1).filter(|_| going_down.is_empty()))
 }
 
-/// The first of `left` that needs none of the others, nor one that is still starting.
+/// The first of `left` that needs none of the others, nor one that is still starting; of a circle the first.
 fn next_to_start(provider: &dyn Provider, left: &[String], starting: &[String]) -> Option<usize> {
     let order = &provider.deployment().services;
     let rank = |name: &String| order.iter().position(|other| other == name);
@@ -187,8 +189,11 @@ fn next_to_start(provider: &dyn Provider, left: &[String], starting: &[String]) 
         let needed = provider.after(name);
         left.iter().chain(starting).any(|other| other != name && needed.contains(other))
     };
-    let ready = left.iter().enumerate().filter(|(_, name)| !waits(name));
-    ready.min_by_key(|(_, name)| rank(name)).map(|(at, _)| at)
+    let first = |circle: bool| {
+        let ready = left.iter().enumerate().filter(|(_, name)| circle || !waits(name));
+        ready.min_by_key(|(_, name)| rank(name)).map(|(at, _)| at)
+    };
+    first(false).or_else(|| if starting.is_empty() { first(true) } else { None })
 }
 
 /// Starts a service unless it runs, and waits until it serves.
@@ -246,7 +251,7 @@ mod tests {
     use crate::deployment::{Deployment, DeploymentKind};
     use crate::provider::ProviderError;
 
-    /// `server` needs `database` and `manager`, `manager` needs `cache`.
+    /// `server` needs `database` and `manager`, `manager` needs `cache`; `left` and `right` need each other.
     struct Needs(Deployment);
 
     #[async_trait]
@@ -258,6 +263,8 @@ mod tests {
             match service {
                 "server" => names(&["database", "manager"]),
                 "manager" => names(&["cache"]),
+                "left" => names(&["right"]),
+                "right" => names(&["left"]),
                 _ => vec![],
             }
         }
@@ -313,5 +320,14 @@ mod tests {
         assert_eq!(next(&["server", "manager"], &["database", "cache"]), None);
         assert_eq!(next(&["server"], &["manager"]), None);
         assert_eq!(next(&["server"], &[]), Some(0));
+    }
+
+    #[test]
+    fn services_that_need_each_other_are_all_stopped_and_started() {
+        let circle = names(&["left", "right"]);
+        assert_eq!(next_to_stop(&provider(), &circle, &[]), Some(1));
+        assert_eq!(next_to_stop(&provider(), &circle[..1], &circle[1..]), None);
+        assert_eq!(next_to_start(&provider(), &circle, &[]), Some(0));
+        assert_eq!(next_to_start(&provider(), &circle[1..], &circle[..1]), None);
     }
 }

@@ -113,12 +113,17 @@ fn from_url(url: &str, variable: &str, service: &str, db: &Variables) -> Result<
     if !["postgres", "postgresql"].contains(&scheme.split('+').next().unwrap_or_default()) {
         return Err(wrong("is not a connection to PostgreSQL"));
     }
+    let behind = rest.trim_start_matches(|letter| !['/', '?', '#'].contains(&letter));
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
     let (host, port) = place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
     if !host.is_empty() && !POSTGRES_HOSTS.contains(&host) {
+        // Then what looks like a host is the beginning of a login, and must not be shown.
+        if login.is_empty() && behind.contains('@') {
+            return Err(wrong("has a `/`, `?` or `#` in its login that is not percent-encoded"));
+        }
         return Err(DockerError::NotBuilt { what: format!("a task manager's database on host `{host}`") });
     }
     let port = match port {
@@ -189,7 +194,9 @@ mod tests {
     #[test]
     fn a_server_elsewhere_and_a_broken_connection_are_refused_without_their_password() {
         assert!(matches!(login("postgres://u:p@elsewhere/prefect"), Err(DockerError::NotBuilt { .. })));
-        for url in ["mysql://u:hidden@h/d", "postgres://u:hidden%zz@/d", "postgres://u:hidden@:x/d", "hidden"] {
+        let unencoded = ["postgres://u:hidden:x/y@h/d", "postgres://hidden?x@h/d", "postgres://u:hidden:x#y@h/d"];
+        let broken = ["mysql://u:hidden@h/d", "postgres://u:hidden%zz@/d", "postgres://u:hidden@:x/d", "hidden"];
+        for url in broken.into_iter().chain(unencoded) {
             let error = login(url).unwrap_err();
             assert!(matches!(error, DockerError::Setting { .. }), "{url}");
             assert!(!error.to_string().contains("hidden"), "{error}");
