@@ -578,10 +578,7 @@ impl Run<'_> {
 
     /// Queues and caches speak of what the databases held before: they are emptied, and only while their services are stopped.
     async fn clear(&self, into: &IntoDeployment) -> Result<(), Error> {
-        if into.streams.is_empty() {
-            return Ok(());
-        }
-        for service in &into.stops {
+        for service in into.stops.iter().filter(|_| !into.streams.is_empty()) {
             let step = self.recorder.begin(self.context, "clear", service);
             match into.provider.clear(service).await.map_err(Error::from) {
                 Ok(None) => {}
