@@ -154,7 +154,8 @@ async fn a_request_that_got_no_answer_is_asked_again_until_it_gets_one() {
     let Lab { store, slept, .. } = lab([Fault::Lost, Fault::Lost, Fault::Lost], Arc::new(SystemEntropy)).await;
     store.put_new(&name("packs/one"), Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(slept.0.lock().unwrap().len(), 3);
-    assert_eq!((store.counts().puts, store.counts().retries), (4, 3));
+    // Twice it is asked in vain whether the put was done after all; then it is not there, and put.
+    assert_eq!((store.counts().puts, store.counts().gets, store.counts().retries), (2, 3, 3));
 }
 
 #[tokio::test]
@@ -179,6 +180,8 @@ async fn every_kind_of_request_is_asked_again() {
 async fn a_put_whose_answer_was_lost_is_done_if_the_bytes_are_there() {
     let Lab { store, .. } = lab([Fault::AnswerLost], Arc::new(SystemEntropy)).await;
     store.put_new(&name("marks/1"), Bytes::from_static(b"mine")).await.unwrap();
+    // Not sent again: a server that has it may close before it read the bytes, each time.
+    assert_eq!(store.counts().puts, 1);
     assert_eq!(store.get(&name("marks/1"), 10).await.unwrap(), "mine");
 }
 
@@ -205,8 +208,8 @@ async fn a_name_taken_before_the_first_try_is_refused_even_with_the_same_bytes()
 #[tokio::test]
 async fn a_read_back_that_gets_no_answer_or_a_short_body_is_read_again() {
     for fault in [Fault::Lost, Fault::ShortBody] {
-        // The put is done, its answer lost; the next put is told that the name is taken; reading back fails once.
-        let Lab { store, .. } = lab([Fault::AnswerLost, Fault::None, fault], Arc::new(SystemEntropy)).await;
+        // The put is done, its answer lost; reading back fails once.
+        let Lab { store, .. } = lab([Fault::AnswerLost, fault], Arc::new(SystemEntropy)).await;
         store.put_new(&name("marks/1"), Bytes::from_static(b"mine")).await.unwrap();
         assert_eq!(store.counts().gets, 2, "{fault:?}");
     }

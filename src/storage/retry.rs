@@ -3,7 +3,7 @@
 //! Only errors that may pass are tried again ([`StoreError::is_transient`]), after a pause of random length below a
 //! bound that doubles, so that many machines that were refused at once do not come back at once.
 //!
-//! Holds: a put whose answer was lost and whose name is then taken is read back, and is done if the bytes are the same.
+//! Holds: a put that may have been done though its answer was lost is read back, and is done if the bytes are the same.
 //! What is put carries its writer's random run, or is named by its content: the same bytes are this put's, or as good.
 //! Does not: repeat what was refused for a reason; hide the last error.
 
@@ -86,14 +86,43 @@ impl Retried {
         answer
     }
 
-    /// Whether `name` holds exactly `bytes`. Unreadable is an error only if it may pass.
-    async fn holds(&self, name: &ObjectName, bytes: &Bytes) -> Result<bool, StoreError> {
-        match self.inner.get(name, bytes.len() as u64).await {
-            Ok(found) => Ok(found == *bytes),
-            Err(error) if error.is_transient() => Err(error),
-            Err(_) => Ok(false),
+    /// A put of which an earlier try may have been done, though its answer was lost.
+    ///
+    /// It is looked at before the bytes are sent again: a server that sees at once that the name is taken may answer and
+    /// close before it has read them, and that looks like one more broken connection, however often it is tried.
+    async fn put_again(&self, name: &ObjectName, bytes: &Bytes) -> Result<(), StoreError> {
+        match self.held(name, bytes).await? {
+            Held::Same => return Ok(()),
+            Held::Other => return Err(StoreError::AlreadyExists { name: name.clone(), location: self.location() }),
+            Held::Unknown => {}
+        }
+        match self.heard(self.inner.put_new(name, bytes.clone()).await) {
+            // The earlier try was done in between, or what is there could not be read.
+            Err(error @ StoreError::AlreadyExists { .. }) => match self.held(name, bytes).await? {
+                Held::Same => Ok(()),
+                Held::Other | Held::Unknown => Err(error),
+            },
+            answer => answer,
         }
     }
+
+    /// What `name` holds, beside `bytes`. That it cannot be read is an error only if that may pass.
+    async fn held(&self, name: &ObjectName, bytes: &Bytes) -> Result<Held, StoreError> {
+        match self.heard(self.inner.get(name, bytes.len() as u64).await) {
+            Ok(found) if found == *bytes => Ok(Held::Same),
+            Ok(_) => Ok(Held::Other),
+            Err(error) if error.is_transient() => Err(error),
+            Err(_) => Ok(Held::Unknown),
+        }
+    }
+}
+
+/// What a name holds, beside what was to be put there.
+enum Held {
+    Same,
+    Other,
+    /// Nothing, or nothing that can be read.
+    Unknown,
 }
 
 /// The tries of one request.
@@ -154,21 +183,17 @@ impl Store for Retried {
         let mut tries = Tries::new(self);
         let mut may_be_there = false;
         loop {
-            let answer = self.heard(self.inner.put_new(name, bytes.clone()).await);
-            let error = match answer {
-                Err(error @ StoreError::AlreadyExists { .. }) if may_be_there => match self.holds(name, &bytes).await {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => return Err(error),
-                    // The next put tells again that the name is taken, and then it is read again.
-                    Err(no_answer) => no_answer,
-                },
+            let answer = match may_be_there {
+                true => self.put_again(name, &bytes).await,
+                false => self.heard(self.inner.put_new(name, bytes.clone()).await),
+            };
+            match answer {
                 Err(error) if error.is_transient() => {
                     may_be_there = true;
-                    error
+                    tries.pause(error).await?;
                 }
                 answer => return answer,
-            };
-            tries.pause(error).await?;
+            }
         }
     }
 
