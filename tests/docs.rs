@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "completion",
     "create",
     "demo",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 17] = [
     "restore",
     "resume",
     "snapshots",
+    "status",
     "verify",
     "version",
 ];
@@ -33,7 +34,7 @@ const SUBCOMMANDS: [(&str, &[&str]); 5] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
     ("key", &["add", "export", "list", "remove", "rotate"]),
-    ("report", &["list", "show"]),
+    ("report", &["list", "show", "verify"]),
     ("snapshots", &["hold", "list", "release", "show", "tag"]),
 ];
 

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::id::SnapshotId;
+use crate::id::{ObjectId, SnapshotId};
 use crate::repository::check::choice::Shard;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -129,7 +129,9 @@ pub enum Command {
     Key(Key),
     /// Tell which deployment would be backed up
     Environment(Environment),
-    /// List and show the evidence of operations
+    /// Tell whether good snapshots keep coming, and how the repository grows
+    Status(Status),
+    /// List, show and check the evidence of operations
     Report(Report),
     /// Start what a killed run left stopped
     Resume(Resume),
@@ -556,6 +558,20 @@ pub enum EnvironmentCommand {
     List,
 }
 
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this deployment
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Recovery point objective: end with 5 if the newest good snapshot of a deployment is older than this: 24h
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
+    pub rpo: Option<Duration>,
+    /// Write metrics into this file, for the textfile collector of Prometheus
+    #[arg(long, value_name = "FILE")]
+    pub prometheus: Option<PathBuf>,
+}
+
 /// `report`
 #[derive(Debug, Args)]
 pub struct Report {
@@ -573,6 +589,12 @@ pub enum ReportCommand {
     Show {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
+    },
+    /// Check that reports are signed, undamaged and follow one another without a gap
+    Verify {
+        /// A report that is known to have been there, all digits of its id: it must be there still
+        #[arg(long, value_name = "ID")]
+        head: Vec<ObjectId>,
     },
 }
 

@@ -73,7 +73,7 @@ impl Exit {
                 "Done in part, and said which: a snapshot made with `--allow-partial` lacks a component, or `replicate` left snapshots out."
             }
             Self::Damage => "Damage was found, by `verify` or on the way.",
-            Self::Objective => "An objective was missed. Reserved for `status` and `drill`.",
+            Self::Objective => "An objective was missed: `status --rpo`.",
             Self::NoRepository => {
                 "There is no repository at the place, something else is there, or not the one that was there before."
             }

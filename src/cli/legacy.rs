@@ -11,10 +11,10 @@ use clap::{Arg, ArgMatches, Args};
 use super::failure::Failure;
 
 /// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
-const UNBUILT: [&str; 6] = ["drill", "export", "import", "keygen", "status", "taskmanager"];
+const UNBUILT: [&str; 5] = ["drill", "export", "import", "keygen", "taskmanager"];
 
 /// The same, below another command.
-const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export", "verify"])];
+const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export"])];
 
 fn unbuilt(name: &'static str) -> clap::Command {
     let rest = Arg::new("arguments")

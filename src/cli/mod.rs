@@ -17,6 +17,7 @@ mod legacy;
 mod log;
 mod memory;
 mod place;
+mod prometheus;
 mod render;
 mod session;
 mod settings;
@@ -157,6 +158,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Repair(_)
         | Command::Key(_)
         | Command::Environment(_)
+        | Command::Status(_)
         | Command::Report(_)
         | Command::Resume(_) => {}
     }
@@ -182,6 +184,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Repair(args) => commands::repair::run(&session, &args).await,
         Command::Key(args) => commands::key::run(&session, args.command).await,
         Command::Environment(args) => commands::environment::run(&session, args.command).await,
+        Command::Status(args) => commands::status::run(&session, &args).await,
         Command::Report(args) => commands::report::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,
         Command::Version | Command::Completion(_) | Command::Demo(_) => {

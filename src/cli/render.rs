@@ -86,6 +86,23 @@ pub fn time(moment: Timestamp) -> String {
     format!("{moment:.0}")
 }
 
+/// A length of time for people, in its two largest units: `3 d 4 h`.
+pub fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let mut left = seconds;
+    let mut parts = Vec::new();
+    for (length, unit) in UNITS {
+        if left >= length {
+            parts.push(format!("{} {unit}", left / length));
+            left %= length;
+        } else if !parts.is_empty() {
+            break;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
+}
+
 /// Rows under a heading, in columns as wide as needed; the columns in `right` are aligned right.
 pub fn table(heading: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
@@ -111,6 +128,12 @@ mod tests {
     fn sizes_have_three_digits() {
         let shown = [0, 999, 1000, 12_345, 999_499, 999_999, 5_000_000_000].map(size);
         assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "12.3 kB", "999 kB", "1.00 MB", "5.00 GB"]);
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        let shown = [0, 59, 60, 3661, 86_400, 273_600, 86_460].map(span);
+        assert_eq!(shown, ["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "3 d 4 h", "1 d"]);
     }
 
     #[test]

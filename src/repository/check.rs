@@ -20,7 +20,7 @@ mod manifests;
 mod needed;
 mod presence;
 mod remedy;
-mod reports;
+pub mod reports;
 mod streams;
 pub mod unchecked;
 mod view;
@@ -141,17 +141,7 @@ pub async fn check_chosen(
     request: &Request,
     progress: Progress<'_>,
 ) -> Result<Checked, RepositoryError> {
-    let mut checker = Checker {
-        repository: Arc::clone(repository),
-        executor: Arc::clone(executor),
-        checked: Checked::default(),
-        damages: Vec::new(),
-        hurt_packs: HashSet::new(),
-        view: View::default(),
-        packs_listed: false,
-        first_packs: HashSet::new(),
-        passed: BTreeMap::new(),
-    };
+    let mut checker = Checker::new(repository, executor);
     checker.clear_objects().await?;
     // Manifests before marks before indexes before packs, against the order of writing: what a running `create` adds
     // meanwhile is then either complete or not looked for.
@@ -159,7 +149,7 @@ pub async fn check_chosen(
     checker.decisions(request.known.mark).await?;
     checker.read_indexes().await?;
     let snapshots = checker.manifests(&listed, request).await?;
-    let read_before = checker.reports().await?;
+    let read_before = checker.reports(&BTreeSet::new()).await?.read_before;
     checker.leases().await?;
     checker.packs_present().await?;
     checker.first_packs = checker.view.packs().keys().copied().collect();
@@ -192,6 +182,20 @@ struct Checker {
 }
 
 impl Checker {
+    fn new(repository: &Arc<Repository>, executor: &Arc<dyn Executor>) -> Self {
+        Self {
+            repository: Arc::clone(repository),
+            executor: Arc::clone(executor),
+            checked: Checked::default(),
+            damages: Vec::new(),
+            hurt_packs: HashSet::new(),
+            view: View::default(),
+            packs_listed: false,
+            first_packs: HashSet::new(),
+            passed: BTreeMap::new(),
+        }
+    }
+
     fn report(&mut self, damage: Damage, hurts: Vec<String>) {
         self.checked.findings.push(finding(damage, hurts));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::marks::Record;
@@ -148,8 +149,11 @@ impl Repository {
     /// All reports, oldest first, and the ones that are damaged.
     pub async fn reports(&self) -> Result<(Vec<(ObjectId, Report)>, Vec<Damage>), RepositoryError> {
         let (mut reports, mut damages) = (Vec::new(), Vec::new());
-        for id in self.list_objects(ObjectType::Report).await? {
-            match self.report(&id).await {
+        let listed = self.list_objects(ObjectType::Report).await?;
+        let reads = stream::iter(listed).map(|id| async move { (id, self.report(&id).await) });
+        let mut reads = reads.buffered(self.store().capabilities().concurrency.max(1)).boxed();
+        while let Some((id, read)) = reads.next().await {
+            match read {
                 Ok(report) => reports.push((id, report)),
                 Err(RepositoryError::Damaged(damage)) => damages.push(damage),
                 Err(error) => return Err(error),

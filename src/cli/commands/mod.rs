@@ -14,6 +14,7 @@ pub mod report;
 pub mod restore;
 pub mod resume;
 pub mod snapshots;
+pub mod status;
 pub mod verify;
 
 use clap_complete::Shell;

@@ -1,6 +1,11 @@
 //! `report`: the evidence of operations.
 
+use std::sync::Arc;
+
+use serde_json::json;
+
 use super::documents::ReportDocument;
+use super::verify::finding_text;
 use crate::cli::args::ReportCommand;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -9,11 +14,16 @@ use crate::cli::session::Session;
 use crate::error::{Error, ErrorKind};
 use crate::format::report::{Outcome, Report, Step};
 use crate::id::ObjectId;
+use crate::repository::Repository;
+use crate::repository::check::reports::check_reports;
 use crate::repository::snapshots::by_prefix;
 
 /// `report`, `report list`, `report show`
 pub async fn run(session: &Session, command: Option<ReportCommand>) -> Result<Exit, Failure> {
     let repository = session.open().await?;
+    if let Some(ReportCommand::Verify { head }) = command {
+        return verify(session, &repository, &head).await;
+    }
     let (reports, damages) = session.context.cancel.or(repository.reports()).await?.map_err(Error::from)?;
     damages.iter().for_each(|damage| session.context.warn(damage.to_string()));
     match command.unwrap_or(ReportCommand::List) {
@@ -25,8 +35,33 @@ pub async fn run(session: &Session, command: Option<ReportCommand>) -> Result<Ex
             let (id, report) = find(&reports, &id)?;
             session.out.result(&ReportDocument { id: *id, report }, || show_text(id, report))?;
         }
+        ReportCommand::Verify { .. } => {
+            return Err(Failure::new(ErrorKind::Internal, "this command was dispatched twice"));
+        }
     }
     Ok(if damages.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// `report verify`
+async fn verify(session: &Session, repository: &Arc<Repository>, heads: &[ObjectId]) -> Result<Exit, Failure> {
+    let heads = heads.iter().copied().collect();
+    let checking = check_reports(repository, &session.context.executor, &heads);
+    let checked = session.context.cancel.or(checking).await?.map_err(Error::from)?;
+    let exit = if checked.findings.is_empty() { Exit::Done } else { Exit::Damage };
+    let document = json!({ "reports": checked.reports, "newest": checked.newest, "findings": checked.findings });
+    session.out.done(exit, &document, || {
+        let findings: String = checked.findings.iter().map(finding_text).collect();
+        let newest = match &checked.newest {
+            Some(id) => format!("newest report: {id}; later: infrahub-backup report verify --head {id}\n"),
+            None => String::new(),
+        };
+        let verdict = match checked.findings.len() {
+            0 => "each is signed and undamaged, and the one before it is there".to_owned(),
+            1 => "1 finding of damage".to_owned(),
+            many => format!("{many} findings of damage"),
+        };
+        format!("{findings}checked {} reports: {verdict}\n{newest}", checked.reports)
+    })
 }
 
 fn find<'a>(reports: &'a [(ObjectId, Report)], text: &str) -> Result<&'a (ObjectId, Report), Failure> {
@@ -41,7 +76,8 @@ fn find<'a>(reports: &'a [(ObjectId, Report)], text: &str) -> Result<&'a (Object
     reports.iter().find(|(found, _)| *found == id).ok_or_else(missing)
 }
 
-fn outcome(outcome: Outcome) -> &'static str {
+/// How something ended, in one word.
+pub fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
         Outcome::Incomplete => "incomplete",

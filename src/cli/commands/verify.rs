@@ -161,7 +161,8 @@ fn not_checked_text(unchecked: &Unchecked) -> String {
     }
 }
 
-fn finding_text(finding: &Finding) -> String {
+/// A finding, for people.
+pub fn finding_text(finding: &Finding) -> String {
     let hurts: String = finding.hurts.iter().map(|hurt| format!("  hurts   {hurt}\n")).collect();
     format!(
         "damage in {} ({})\n  what    {}\n{hurts}  remedy  {}\n",

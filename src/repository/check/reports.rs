@@ -5,15 +5,52 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 
-use super::super::{Damage, RepositoryError, decode_damage, missing, seal_damage};
+use super::super::executor::Executor;
+use super::super::{Damage, Repository, RepositoryError, decode_damage, missing, seal_damage};
 use super::{Checker, REPAIR, ReadBefore};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::lease::Lease;
-use crate::format::report::Report;
+use crate::format::report::{Finding, Report};
 use crate::id::{ObjectId, ObjectName};
 use crate::limits::OBJECT_SIZE_MAX;
 use crate::seal::object::unseal_object;
+
+/// What was checked of the evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportsChecked {
+    /// Reports that were opened.
+    pub reports: u64,
+    /// The newest of them.
+    pub newest: Option<ObjectId>,
+    /// Damage, and reports that others or `heads` name and that are gone.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks that every report can be opened, is signed by a writer that the root certified, and follows one that is there.
+/// `heads` are reports that somebody remembers.
+///
+/// That the newest one was removed, nothing in the repository tells: only who remembers it can.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn check_reports(
+    repository: &Arc<Repository>,
+    executor: &Arc<dyn Executor>,
+    heads: &BTreeSet<ObjectId>,
+) -> Result<ReportsChecked, RepositoryError> {
+    let mut checker = Checker::new(repository, executor);
+    let newest = checker.reports(heads).await?.newest;
+    Ok(ReportsChecked { reports: checker.checked.objects, newest, findings: checker.checked.findings })
+}
+
+/// What the reports say.
+pub(super) struct ReportsRead {
+    /// When packs were read before.
+    pub read_before: ReadBefore,
+    /// The report that ended last.
+    pub newest: Option<ObjectId>,
+}
 
 impl ReadBefore {
     /// Takes over what a report says was read. Its beginning counts: later than that every pack in it was read.
@@ -29,22 +66,24 @@ impl ReadBefore {
 }
 
 impl Checker {
-    /// Reports, read anew, and their chain. Gives when packs were read before.
-    pub(super) async fn reports(&mut self) -> Result<ReadBefore, RepositoryError> {
+    /// Reports, read anew, and their chain, in which `heads` must be.
+    pub(super) async fn reports(&mut self, heads: &BTreeSet<ObjectId>) -> Result<ReportsRead, RepositoryError> {
         let listed = self.repository.list_objects(ObjectType::Report).await?;
         let repository = Arc::clone(&self.repository);
         let reads = stream::iter(listed).map(move |id| {
             let repository = Arc::clone(&repository);
-            async move { repository.report(&id).await }
+            async move { (id, repository.report(&id).await) }
         });
         let mut reads = reads.buffered(self.at_once()).boxed();
-        let (mut read_before, mut named, mut given_up) = (ReadBefore::default(), BTreeSet::new(), BTreeSet::new());
+        let (mut read_before, mut named, mut given_up) = (ReadBefore::default(), heads.clone(), BTreeSet::new());
+        let mut newest = None;
         let opens_content = self.repository.keys().reads_content();
-        while let Some(read) = reads.next().await {
+        while let Some((id, read)) = reads.next().await {
             match read {
                 Ok(report) => {
                     self.checked.objects += 1;
                     named.extend(report.previous);
+                    newest = newest.max(Some((report.end, id)));
                     // What `repair` found to be lost, its report tells instead.
                     if report.operation == REPAIR {
                         given_up.extend(report.findings.iter().map(|finding| finding.object.clone()));
@@ -62,7 +101,7 @@ impl Checker {
                 self.report(missing(&name), vec!["evidence".to_owned()]);
             }
         }
-        Ok(read_before)
+        Ok(ReportsRead { read_before, newest: newest.map(|(_, id)| id) })
     }
 
     /// Leases, read anew. They go when nobody needs them any more.

@@ -1,0 +1,143 @@
+//! `status`: whether good snapshots keep coming.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::args::Status as StatusArgs;
+use crate::cli::commands::report::outcome;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::session::Session;
+use crate::cli::{prometheus, render};
+use crate::env::{SystemEntropy, random_bytes};
+use crate::error::Error;
+use crate::id::{ObjectId, hex_of};
+use crate::ops::status::{DeploymentStatus, GROWTH_DAYS, Status, status};
+
+/// What `status --json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// The objective, in seconds, if there is one.
+    rpo_seconds: Option<u64>,
+    /// Deployments that miss it.
+    missed: Vec<&'a str>,
+    /// Snapshots and reports that are damaged.
+    damaged: usize,
+}
+
+/// `status`
+pub async fn run(session: &Session, args: &StatusArgs) -> Result<Exit, Failure> {
+    let repository = session.open().await?;
+    let (snapshots, damaged_snapshots) = session.snapshots(&repository).await?;
+    let (reports, damaged_reports) = session.context.cancel.or(repository.reports()).await?.map_err(Error::from)?;
+    damaged_reports.iter().for_each(|damage| session.context.warn(damage.to_string()));
+    let mut status = status(&snapshots, &reports, session.context.outside.clock.now());
+    if let Some(name) = &args.deployment {
+        status.deployments.retain(|deployment| deployment.deployment == *name);
+        if status.deployments.is_empty() {
+            status.deployments.push(DeploymentStatus::without_snapshots(name));
+        }
+    }
+    let missed = missed(&status, args.rpo);
+    if let Some(path) = &args.prometheus {
+        write_whole(path, prometheus::text(&status, args.rpo).as_bytes())
+            .map_err(|error| Failure::io(format!("`{}` cannot be written", path.display()), error))?;
+    }
+    let damaged = damaged_snapshots + damaged_reports.len();
+    let exit = match (damaged, missed.is_empty()) {
+        (0, true) => Exit::Done,
+        (0, false) => Exit::Objective,
+        _ => Exit::Damage,
+    };
+    let document =
+        Document { status: &status, rpo_seconds: args.rpo.map(|rpo| rpo.as_secs()), missed: missed.clone(), damaged };
+    session.out.done(exit, &document, || text(&status, args.rpo, &missed))
+}
+
+/// Deployments whose newest good snapshot is older than the objective. A repository without any snapshot misses it, too.
+fn missed(status: &Status, objective: Option<Duration>) -> Vec<&str> {
+    let Some(objective) = objective else { return vec![] };
+    if status.deployments.is_empty() {
+        return vec!["(no deployment has a snapshot)"];
+    }
+    let late = status.deployments.iter().filter(|deployment| deployment.misses(objective));
+    late.map(|deployment| deployment.deployment.as_str()).collect()
+}
+
+/// Replaces a file whole: who collects it never sees a half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", hex_of(&random_bytes::<8>(&SystemEntropy))));
+    let staged = path.with_file_name(name);
+    let write = || {
+        let mut file = fs::File::create_new(&staged)?;
+        file.write_all(bytes)?;
+        fs::rename(&staged, path)
+    };
+    write().inspect_err(|_| {
+        // What is told is why it could not be written.
+        let _ = fs::remove_file(&staged);
+    })
+}
+
+fn text(status: &Status, objective: Option<Duration>, missed: &[&str]) -> String {
+    let mut text: String = status.deployments.iter().map(deployment_text).collect();
+    if status.deployments.is_empty() {
+        text.push_str("there are no snapshots\n");
+    }
+    text.push_str(&match status.data_verified {
+        Some(verified) => format!(
+            "data last verified {}, {} findings (report {})\n",
+            render::time(verified.at),
+            verified.findings,
+            verified.report.short()
+        ),
+        None => "data was never verified: infrahub-backup verify --depth data\n".to_owned(),
+    });
+    let rows: Vec<Vec<String>> = status
+        .operations
+        .iter()
+        .map(|operation| {
+            let last_done = operation.last_done.map_or_else(|| "never".to_owned(), render::time);
+            let ended = outcome(operation.outcome).to_owned();
+            let report = ObjectId::short(&operation.report);
+            vec![operation.operation.clone(), render::time(operation.last), ended, last_done, report]
+        })
+        .collect();
+    if !rows.is_empty() {
+        text.push_str(&render::table(&["OPERATION", "LAST", "OUTCOME", "LAST DONE", "REPORT"], &[], &rows));
+    }
+    for name in missed {
+        let objective = objective.map_or(0, |objective| objective.as_secs());
+        text.push_str(&format!("OBJECTIVE MISSED: {name}: no good snapshot within {}\n", render::span(objective)));
+    }
+    text
+}
+
+fn deployment_text(status: &DeploymentStatus) -> String {
+    let newest = match &status.newest_good {
+        Some(good) => {
+            format!(
+                "newest good snapshot {}, {}, {} ago",
+                good.id.short(),
+                render::time(good.created_at),
+                render::span(good.age_seconds)
+            )
+        }
+        None => "no good snapshot".to_owned(),
+    };
+    let growth = match status.growth.bytes_per_day {
+        Some(bytes) => format!("grows by {} a day (last {GROWTH_DAYS} days)", render::size(bytes)),
+        None => "no growth is known yet".to_owned(),
+    };
+    format!(
+        "{}: {newest}\n  {} snapshots, {} of them good; {growth}\n",
+        status.deployment, status.snapshots, status.good_snapshots
+    )
+}
