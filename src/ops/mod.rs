@@ -19,6 +19,7 @@ pub mod replicate;
 pub mod restore;
 pub mod resume;
 mod source_check;
+pub mod start;
 pub mod streams;
 pub mod trees;
 pub mod verify;

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use super::create::{self, CreateOptions, Source, choose};
 use super::evidence::{Recorder, StepFacts};
-use super::pause::{Paused, READY_TIMEOUT, first_error, left_open, without_panic};
+use super::pause::{Paused, first_error, left_open, without_panic};
 use super::source_check::check_record;
+use super::start::READY_TIMEOUT;
 use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};

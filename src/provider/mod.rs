@@ -28,23 +28,35 @@ pub enum ServiceState {
     Stopped,
 }
 
+/// What of a service is stopped and started by itself: one container of several, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name within the deployment; it outlives a restart.
+    pub name: String,
+    /// Whether it runs.
+    pub state: ServiceState,
+}
+
 /// Reaches one deployment.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// What is reached.
     fn deployment(&self) -> &Deployment;
 
-    /// Whether `service` runs, by its probe.
+    /// Whether any part of `service` runs.
     async fn state(&self, service: &str) -> Result<ServiceState, ProviderError>;
 
-    /// Stops `service` and returns when its probe says that it is stopped.
-    async fn stop(&self, service: &str) -> Result<(), ProviderError>;
+    /// The parts of `service`, running or not; none if there is no such service any more.
+    async fn parts(&self, service: &str) -> Result<Vec<Part>, ProviderError>;
 
-    /// Starts `service`; [`Provider::wait_ready`] tells when it serves.
-    async fn start(&self, service: &str) -> Result<(), ProviderError>;
+    /// Stops these parts of `service` and returns when they are stopped. One that is stopping already is waited for.
+    async fn stop(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
 
-    /// Waits until `service` serves, or `timeout` passes.
-    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError>;
+    /// Starts these parts of `service`; [`Provider::wait_ready`] tells when they serve.
+    async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
+
+    /// Waits until these parts of `service` serve, or `timeout` passes.
+    async fn wait_ready(&self, service: &str, parts: &[String], timeout: Duration) -> Result<(), ProviderError>;
 
     /// The services that must serve before `service` starts, and that stop only when it is stopped: all that come before it,
     /// unless the provider knows better.
@@ -134,4 +146,15 @@ pub enum ProviderError {
         #[source]
         source: exec::ExecError,
     },
+}
+
+impl ProviderError {
+    /// Whether a service that did not stop said no, so that it is not on its way down.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoSuchService { .. } => true,
+            Self::Service { source, .. } => source.is_refusal(),
+            Self::NotInTime { .. } | Self::Docker(_) => false,
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
 use super::secret::Masker;
-use super::{Provider, ProviderError, ServiceState};
+use super::{Part, Provider, ProviderError, ServiceState};
 use crate::deployment::{Deployment, DeploymentKind, DockerWay};
 
 /// The service whose server must end by itself.
@@ -92,6 +92,27 @@ impl DockerProvider {
         deployment.components = services::components(&deployment.services, &store);
         let (engine, store_problem) = (Arc::new(engine), store.folder.err());
         Ok(Self { engine, way, deployment, after: found.after, store_problem, given, masker: Masker::default() })
+    }
+
+    /// Finds the services of a project and nothing else of it, to start what a killed run stopped: no component is there, and
+    /// services that are gone are none.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub async fn services_of(engine: Engine, project: &str) -> Result<Self, DockerError> {
+        let containers = project::all(&engine).await?.remove(project).unwrap_or_default();
+        let found = services::found(&containers);
+        let way = DockerWay { endpoint: engine.endpoint().clone(), project: project.to_owned() };
+        let deployment = Deployment {
+            name: project.to_owned(),
+            kind: DeploymentKind::Docker,
+            services: found.order,
+            components: Vec::new(),
+            evidence: format!("services of Compose project `{project}`"),
+        };
+        let (engine, given, masker) = (Arc::new(engine), Given::default(), Masker::default());
+        Ok(Self { engine, way, deployment, after: found.after, store_problem: None, given, masker })
     }
 
     /// How it is reached again.
@@ -189,6 +210,13 @@ impl DockerProvider {
         project::of_service(&self.engine, &self.way.project, service).await
     }
 
+    /// Those containers of a service that have these names, or all if there are none.
+    async fn named(&self, service: &str, names: &[String]) -> Result<Vec<Container>, DockerError> {
+        let mut containers = self.containers(service).await?;
+        containers.retain(|container| names.is_empty() || names.contains(&container.name));
+        Ok(containers)
+    }
+
     async fn stop_container(&self, container: &Container) -> Result<(), DockerError> {
         let must_end = container.service == DATABASE;
         let state = project::inspect(&self.engine, &container.id).await?;
@@ -269,19 +297,32 @@ impl Provider for DockerProvider {
         Ok(if states?.contains(&true) { ServiceState::Running } else { ServiceState::Stopped })
     }
 
-    async fn stop(&self, service: &str) -> Result<(), ProviderError> {
-        let containers = self.containers(service).await?;
+    /// Its containers, by their names: they outlive it that a container is made anew.
+    async fn parts(&self, service: &str) -> Result<Vec<Part>, ProviderError> {
+        let containers = match self.containers(service).await {
+            Err(DockerError::NoContainer { .. }) => vec![],
+            found => found?,
+        };
+        let part = |container: Container| {
+            let state = if runs(&container)? { ServiceState::Running } else { ServiceState::Stopped };
+            Ok(Part { name: container.name, state })
+        };
+        containers.into_iter().map(part).collect()
+    }
+
+    async fn stop(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
+        let containers = self.named(service, parts).await?;
         let stopped = join_all(containers.iter().map(|container| self.stop_container(container))).await;
         stopped.into_iter().collect::<Result<(), _>>()?;
         Ok(())
     }
 
-    async fn start(&self, service: &str) -> Result<(), ProviderError> {
+    async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
         if service == DATABASE {
             // One of ours that is left would hold the lock of the store.
             self.tidy().await?;
         }
-        let containers = self.containers(service).await?;
+        let containers = self.named(service, parts).await?;
         let start = |container: &Container| {
             let (what, id) = (format!("start container `{}`", container.name), container.id.clone());
             async move { self.engine.ask(what, self.engine.docker().start_container(&id, None)).await }
@@ -291,11 +332,16 @@ impl Provider for DockerProvider {
         Ok(())
     }
 
-    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError> {
+    async fn wait_ready(&self, service: &str, parts: &[String], timeout: Duration) -> Result<(), ProviderError> {
         let since = Instant::now();
         loop {
             let mut all = true;
-            for container in self.containers(service).await? {
+            let containers = self.named(service, parts).await?;
+            if containers.is_empty() {
+                let (project, service) = (self.way.project.clone(), service.to_owned());
+                return Err(DockerError::NoContainer { project, service }.into());
+            }
+            for container in containers {
                 all &= self.serves(&container).await?;
             }
             if all {
