@@ -136,6 +136,17 @@ impl DockerProvider {
         InService { engine, project, service: service.to_owned() }
     }
 
+    /// Whether a command can run in a container of `service`: one that is restarted over and over counts as running, but cannot
+    /// be entered.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub async fn can_be_entered(&self, service: &str) -> Result<bool, DockerError> {
+        let containers = self.containers(service).await?;
+        Ok(containers.iter().any(|container| container.state == ContainerSummaryStateEnum::RUNNING))
+    }
+
     /// Where commands run beside the containers of `service`, which may be stopped.
     pub fn beside(&self, service: &str, user: User, entrypoint: Option<Vec<String>>) -> Beside {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
