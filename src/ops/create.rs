@@ -161,6 +161,9 @@ impl CreatePlan {
 pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: CreatePlan) -> Result<Created, Error> {
     let lock = resume::lock(context, &plan.deployment.name, plan.options.wait).await?;
     resume::finish_open(context, &lock, resume::HalfReplaced::Refuse).await?;
+    if let Origin::Reached(reach) = &plan.origin {
+        resume::tidy(context, &*reach.provider()).await?;
+    }
     execute_locked(context, repository, plan, &lock).await
 }
 

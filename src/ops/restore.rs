@@ -224,6 +224,7 @@ impl IntoDeployment {
         let provider = reach.provider();
         let lock = resume::lock(context, &provider.deployment().name, options.wait).await?;
         resume::finish_open(context, &lock, resume::HalfReplaced::Accept).await?;
+        resume::tidy(context, &*provider).await?;
         let mut deployment = provider.deployment().clone();
         let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
         choose(&mut deployment, &names, &[])?;

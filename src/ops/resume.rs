@@ -90,7 +90,7 @@ async fn start_again(
     if left.services_to_start.is_empty() {
         return Ok((started, gone));
     }
-    let provider = reach_again(left).await?;
+    let provider = reach_again(context, left).await?;
     tidy(context, &*provider).await?;
     for service in &left.services_to_start {
         context.info(format!("starting `{service}`"));
@@ -112,22 +112,23 @@ async fn start_again(
     failed.map_or(Ok((started, gone)), Err)
 }
 
-/// What the killed run left running beside the services may hold what they need.
-async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
+/// Removes what a killed run left running beside the services, which may hold what they need. The deployment is locked: what is
+/// there of ours is nobody's any more.
+pub(super) async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
     let removed = provider.tidy().await?;
     if removed > 0 {
-        context.info(format!("removed what the killed run left running: {removed}"));
+        context.info(format!("removed what a killed run left beside the services: {removed}"));
     }
     Ok(())
 }
 
-async fn reach_again(journal: &OpenJournal) -> Result<Arc<dyn Provider>, Error> {
+async fn reach_again(context: &Context, journal: &OpenJournal) -> Result<Arc<dyn Provider>, Error> {
     match &journal.way {
         Some(Way::Config(path)) => Ok(reach_by_config(path)?.provider()),
         Some(Way::Docker(way)) => {
             let engine = Engine::connect(&way.endpoint).await.map_err(ProviderError::from)?;
-            let provider = DockerProvider::services_of(engine, &way.project).await.map_err(ProviderError::from)?;
-            Ok(Arc::new(provider))
+            let provider = DockerProvider::services_of(engine, &way.project, context.state.owner()?).await;
+            Ok(Arc::new(provider.map_err(ProviderError::from)?))
         }
         None => {
             let text = format!("the journal of `{}` names services but no way to them", journal.deployment);
@@ -150,8 +151,14 @@ pub fn reach_by_config(path: &Path) -> Result<Reach, Error> {
 }
 
 /// Finds a Compose project: the one that is named, or the only one that is an Infrahub deployment.
-pub async fn reach_project(engine: Engine, project: Option<&str>, given: Given) -> Result<Reach, Error> {
-    let provider = DockerProvider::open(engine, project, given).await.map_err(ProviderError::from)?;
+pub async fn reach_project(
+    context: &Context,
+    engine: Engine,
+    project: Option<&str>,
+    given: Given,
+) -> Result<Reach, Error> {
+    let owner = context.state.owner()?;
+    let provider = DockerProvider::open(engine, project, given, owner).await.map_err(ProviderError::from)?;
     Ok(Reach::Docker(Arc::new(provider)))
 }
 

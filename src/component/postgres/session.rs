@@ -16,6 +16,9 @@ use crate::provider::secret::{EnvValue, Masker};
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long one statement may take in `psql`: half an hour. Counting the rows of a big table takes minutes, no more.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// What stands for NULL, and behind values and rows, where `psql` writes them: characters that no name and no number has.
 const NULL: &str = "\u{2}";
 const FIELD_END: char = '\u{1f}';
@@ -87,6 +90,7 @@ impl Server {
         argv.extend(["--set=ON_ERROR_STOP=1", &format!("--pset=null={NULL}")].map(str::to_owned));
         argv.extend([format!("--field-separator={FIELD_END}"), format!("--record-separator={ROW_END}")]);
         let mut spec = self.command(argv, database);
+        spec.total_timeout = spec.total_timeout.min(STATEMENT_TIMEOUT);
         spec.env.push(("PGCONNECT_TIMEOUT".to_owned(), EnvValue::Plain(limit.as_secs().max(1).to_string())));
         spec.env.push(("PGAPPNAME".to_owned(), EnvValue::Plain("infrahub-backup".to_owned())));
         spec
@@ -177,6 +181,14 @@ impl Drop for Direct {
 }
 
 impl Session {
+    /// The same with less time for each statement, where a program runs it.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        if let Way::Program(spec) = &mut self.way {
+            spec.total_timeout = spec.total_timeout.min(limit);
+        }
+        self
+    }
+
     /// The rows that one statement gives.
     pub(super) async fn rows(&self, statement: &str) -> Result<Vec<Row>, ComponentError> {
         match &self.way {

@@ -167,10 +167,25 @@ pub enum DockerError {
         /// What is wrong with it, without its value.
         problem: &'static str,
     },
+    /// The output of a container ended, but not the container.
+    #[error("the connection to container `{container}` ended, but it runs on: not all that it says has come")]
+    RunsOn {
+        /// The container.
+        container: String,
+    },
     /// The connection to a command's streams broke.
     #[error("the connection to the container broke after {bytes} bytes")]
     Broken {
         /// Bytes that had come.
         bytes: u64,
     },
+}
+
+impl DockerError {
+    /// The code of the engine's answer, if it refused a request.
+    pub(super) fn status(&self) -> Option<u16> {
+        use bollard::errors::Error::DockerResponseServerError as Answer;
+        let Self::Request { source: Answer { status_code, .. }, .. } = self else { return None };
+        Some(*status_code)
+    }
 }

@@ -67,16 +67,19 @@ pub struct DockerProvider {
     /// Why the artifact store cannot be read, if it cannot.
     store_problem: Option<String>,
     given: Given,
+    /// Whose runs these are: what tells our containers from those of another machine's run.
+    owner: String,
     masker: Masker,
 }
 
 impl DockerProvider {
-    /// Finds the project: the one that is `named`, or the only Infrahub deployment of this engine.
+    /// Finds the project: the one that is `named`, or the only Infrahub deployment of this engine. `owner` is whose runs these
+    /// are.
     ///
     /// # Errors
     ///
     /// When there is none, more than one, or not that one.
-    pub async fn open(engine: Engine, named: Option<&str>, given: Given) -> Result<Self, DockerError> {
+    pub async fn open(engine: Engine, named: Option<&str>, given: Given, owner: String) -> Result<Self, DockerError> {
         let (project, containers) = project::choose(&engine, named).await?;
         let found = services::found(&containers);
         let place = engine.endpoint().host.clone();
@@ -91,7 +94,8 @@ impl DockerProvider {
         let store = store::find(&engine, &containers).await?;
         deployment.components = services::components(&deployment.services, &store);
         let (engine, store_problem) = (Arc::new(engine), store.folder.err());
-        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, masker: Masker::default() })
+        let masker = Masker::default();
+        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, owner, masker })
     }
 
     /// Finds the services of a project and nothing else of it, to start what a killed run stopped: no component is there, and
@@ -100,7 +104,7 @@ impl DockerProvider {
     /// # Errors
     ///
     /// When the engine cannot be asked.
-    pub async fn services_of(engine: Engine, project: &str) -> Result<Self, DockerError> {
+    pub async fn services_of(engine: Engine, project: &str, owner: String) -> Result<Self, DockerError> {
         let containers = project::all(&engine).await?.remove(project).unwrap_or_default();
         let found = services::found(&containers);
         let way = DockerWay { endpoint: engine.endpoint().clone(), project: project.to_owned() };
@@ -112,7 +116,7 @@ impl DockerProvider {
             evidence: format!("services of Compose project `{project}`"),
         };
         let (engine, given, masker) = (Arc::new(engine), Given::default(), Masker::default());
-        Ok(Self { engine, way, deployment, after: found.after, store_problem: None, given, masker })
+        Ok(Self { engine, way, deployment, after: found.after, store_problem: None, given, owner, masker })
     }
 
     /// How it is reached again.
@@ -150,7 +154,8 @@ impl DockerProvider {
     /// Where commands run beside the containers of `service`, which may be stopped.
     pub fn beside(&self, service: &str, user: User, entrypoint: Option<Vec<String>>) -> Beside {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
-        Beside { engine, project, service: service.to_owned(), user, entrypoint }
+        let (service, owner) = (service.to_owned(), self.owner.clone());
+        Beside { engine, project, service, owner, user, entrypoint }
     }
 
     /// How Neo4j is entered.
@@ -367,7 +372,7 @@ impl Provider for DockerProvider {
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        Ok(one_off::remove_left(&self.engine, &self.way.project).await?)
+        Ok(one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?)
     }
 
     async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {
