@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::clear::clear;
 use super::create::{self, CreateOptions, Source, choose};
 use super::evidence::{Recorder, StepFacts};
 use super::pause::{Paused, first_error, left_open, without_panic};
@@ -545,7 +546,6 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         journal.note(JournalEntry::Phase { name: "stop".to_owned() })?;
         paused.stop(self.context, self.recorder, journal, &into.stops).await?;
-        self.clear(into).await?;
         journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
         let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         // What databases refer to is there before they are.
@@ -556,6 +556,27 @@ impl Run<'_> {
             let result = self.tree(record(&info.name), path, Overwrite::Replace).await;
             done.push(self.recorder.end_with(self.context, step, result, facts)?);
         }
+        if into.streams.is_empty() {
+            return Ok(());
+        }
+        journal.note(JournalEntry::ToClear { services: into.stops.clone() })?;
+        let before = done.len();
+        let loaded = self.load_streams(into, records, journal, done).await;
+        if done.len() == before {
+            return loaded;
+        }
+        let cleared = clear(self.context, self.recorder, journal, &*into.provider, &into.stops).await;
+        first_error(self.context, loaded, cleared)
+    }
+
+    async fn load_streams(
+        &self,
+        into: &IntoDeployment,
+        records: &[ComponentRecord],
+        journal: &mut Journal,
+        done: &mut Vec<RestoredComponent>,
+    ) -> Result<(), Error> {
+        let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         for component in &into.streams {
             let name = &component.info().name;
             self.context.info(format!("restoring `{name}`"));
@@ -567,30 +588,13 @@ impl Run<'_> {
                 self.replacing.store(true, Ordering::Relaxed);
             }
             let result = self.load(&**component, record(name)).await;
-            if replaces && result.is_ok() {
+            if result.is_ok() {
                 self.replacing.store(false, Ordering::Relaxed);
                 journal.note(JournalEntry::Replaced { component: name.clone() })?;
             }
             let (restored, _) =
                 self.recorder.end_with(self.context, step, result, |(_, exit)| StepFacts::from(exit))?;
             done.push(restored);
-        }
-        Ok(())
-    }
-
-    /// Queues and caches speak of what the databases held before: they are emptied, and only while their services are stopped.
-    async fn clear(&self, into: &IntoDeployment) -> Result<(), Error> {
-        for service in into.stops.iter().filter(|_| !into.streams.is_empty()) {
-            let step = self.recorder.begin(self.context, "clear", service);
-            match into.provider.clear(service).await.map_err(Error::from) {
-                Ok(None) => {}
-                Ok(Some(done)) => {
-                    self.context.info(&done);
-                    let facts = |_: &()| StepFacts { note: Some(done), ..StepFacts::default() };
-                    self.recorder.end_with(self.context, step, Ok(()), facts)?;
-                }
-                Err(error) => return self.recorder.end(self.context, step, Err(error)),
-            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Context;
+use super::clear::clear_left;
 use super::start::{Started, start_service};
 use crate::deployment::Way;
 use crate::error::{Error, ErrorKind};
@@ -92,6 +93,7 @@ async fn start_again(
     }
     let provider = reach_again(context, left).await?;
     tidy(context, &*provider).await?;
+    clear_left(context, journal, &*provider, left).await?;
     for service in &left.services_to_start {
         context.info(format!("starting `{service}`"));
         journal.note(JournalEntry::Starting { service: service.clone() })?;

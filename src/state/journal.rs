@@ -67,6 +67,13 @@ pub enum JournalEntry {
         /// The component.
         component: String,
     },
+    /// Services whose content must go before they start again, once the content of any component has been replaced.
+    ToClear {
+        /// The services.
+        services: Vec<String>,
+    },
+    /// That was done.
+    Cleared,
     /// The operation came to a part of its own.
     Phase {
         /// The part.
@@ -137,6 +144,8 @@ impl OpenJournal {
                 | JournalEntry::Gone { .. }
                 | JournalEntry::Replacing { .. }
                 | JournalEntry::Replaced { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -160,10 +169,33 @@ impl OpenJournal {
                 | JournalEntry::Gone { .. }
                 | JournalEntry::Replacing { .. }
                 | JournalEntry::Replaced { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
                 | JournalEntry::Phase { .. } => {}
             }
         }
         stopped
+    }
+
+    /// Services whose content speaks of what is not there any more.
+    pub fn left_to_clear(&self) -> &[String] {
+        let (mut left, mut replaced): (&[String], bool) = (&[], false);
+        for entry in &self.entries {
+            match entry {
+                JournalEntry::ToClear { services } => left = services,
+                JournalEntry::Cleared => left = &[],
+                JournalEntry::Replaced { .. } => replaced = true,
+                JournalEntry::WasRunning { .. }
+                | JournalEntry::Stopping { .. }
+                | JournalEntry::Stopped { .. }
+                | JournalEntry::Starting { .. }
+                | JournalEntry::Started { .. }
+                | JournalEntry::Gone { .. }
+                | JournalEntry::Replacing { .. }
+                | JournalEntry::Phase { .. } => {}
+            }
+        }
+        if replaced { left } else { &[] }
     }
 
     /// Components whose replacing began and did not end.
@@ -183,6 +215,8 @@ impl OpenJournal {
                 | JournalEntry::Starting { .. }
                 | JournalEntry::Started { .. }
                 | JournalEntry::Gone { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -368,6 +402,8 @@ fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
             JournalEntry::Starting { .. }
             | JournalEntry::Replacing { .. }
             | JournalEntry::Replaced { .. }
+            | JournalEntry::ToClear { .. }
+            | JournalEntry::Cleared
             | JournalEntry::Phase { .. } => {}
         }
     }
@@ -463,6 +499,19 @@ mod tests {
         tear(&state, "{\"entry\":\"stopping\",\"service\":\"a\"}\n");
         let left = state.open_journal("d").unwrap().unwrap();
         assert_eq!((left.services_to_start.clone(), left.parts_of("a")), (vec!["a".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_queue_is_left_to_clear_from_when_anything_was_replaced_until_that_was_done() {
+        let to_clear = || JournalEntry::ToClear { services: vec!["queue".to_owned()] };
+        let replaced = || JournalEntry::Replaced { component: "database".to_owned() };
+        let left = |entries: &[JournalEntry]| {
+            let (_folder, state) = killed(entries);
+            state.open_journal("d").unwrap().unwrap().left_to_clear().to_vec()
+        };
+        assert!(left(&[to_clear()]).is_empty());
+        assert_eq!(left(&[to_clear(), replaced()]), ["queue"]);
+        assert!(left(&[to_clear(), replaced(), JournalEntry::Cleared]).is_empty());
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl ContainerNeo4j {
     /// When any of this does not become known, or cannot be backed up by this version.
     pub async fn open(info: ComponentInfo, provider: Arc<DockerProvider>) -> Result<Self, ComponentError> {
         let failed = |source| ComponentError::Docker { component: info.name.clone(), source };
-        if !provider.is_mounted(DATABASE, DATA).await.map_err(failed)? {
+        if !provider.mounted(DATABASE).await.map_err(failed)?.iter().any(|path| path == DATA) {
             let what = format!("backing up a database whose data (`{DATA}`) is on no volume");
             return Err(failed(DockerError::NotBuilt { what }));
         }

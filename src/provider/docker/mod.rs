@@ -210,10 +210,10 @@ impl DockerProvider {
     /// # Errors
     ///
     /// When the container cannot be asked.
-    pub async fn is_mounted(&self, service: &str, path: &str) -> Result<bool, DockerError> {
+    pub async fn mounted(&self, service: &str) -> Result<Vec<String>, DockerError> {
         let first = self.containers(service).await?.remove(0);
         let mounts = project::inspect(&self.engine, &first.id).await?.mounts.unwrap_or_default();
-        Ok(mounts.iter().any(|mount| mount.destination.as_deref() == Some(path)))
+        Ok(mounts.into_iter().filter_map(|mount| mount.destination).collect())
     }
 
     async fn variables(&self, service: &str) -> Result<credentials::Variables, DockerError> {
