@@ -92,6 +92,9 @@ pub struct ComponentInfo {
     pub name: String,
     /// What it is.
     pub kind: ComponentKind,
+    /// The service whose server holds it, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Services that must be stopped while it is dumped.
     pub stopped_for_dump: Vec<String>,
     /// Services that must be stopped while it is loaded.

@@ -56,6 +56,8 @@ pub struct CreateOptions {
     pub tags: BTreeMap<String, String>,
     /// Make a snapshot of what works when a component does not.
     pub allow_partial: bool,
+    /// The same for these components only.
+    pub may_fail: Vec<String>,
     /// Store a dump that is not in the format of its kind as it is.
     pub allow_raw: bool,
     /// Accept a dump of less than half of the last one's size.
@@ -472,8 +474,10 @@ impl Run<'_> {
         consistency: Consistency,
         result: Result<ComponentRecord, Error>,
     ) -> Result<ComponentRecord, Error> {
+        let options = &self.plan.options;
+        let may_fail = options.allow_partial || options.may_fail.contains(&info.name);
         let error = match result {
-            Err(error) if self.plan.options.allow_partial && error.kind() == ErrorKind::Source => error,
+            Err(error) if may_fail && error.kind() == ErrorKind::Source => error,
             other => return other,
         };
         let failure = error.chain().join(": ");

@@ -19,6 +19,7 @@ pub mod repair;
 pub mod replicate;
 pub mod restore;
 pub mod resume;
+mod safety;
 mod source_check;
 pub mod start;
 pub mod streams;

@@ -33,6 +33,8 @@ pub struct Paused {
     /// Services whose stop did not end well: they may still be going down.
     going_down: Vec<String>,
     not_started: Vec<String>,
+    /// Whether a server may have been killed: what it held is replaced.
+    may_be_killed: bool,
     /// When each was asked to stop.
     since: BTreeMap<String, Instant>,
 }
@@ -43,7 +45,13 @@ impl Paused {
         let (stopped, stopping, starting) = (vec![], vec![], vec![]);
         let (going_down, not_started) = (vec![], vec![]);
         let (parts, since) = (BTreeMap::new(), BTreeMap::new());
-        Self { provider, stopped, parts, stopping, starting, going_down, not_started, since }
+        let may_be_killed = false;
+        Self { provider, stopped, parts, stopping, starting, going_down, not_started, may_be_killed, since }
+    }
+
+    /// Nothing is stopped. A server that must be killed to stop is told, and no error: its content will be replaced.
+    pub fn for_load(provider: Arc<dyn Provider>) -> Self {
+        Self { may_be_killed: true, ..Self::nothing(provider) }
     }
 
     /// The services that are stopped.
@@ -106,8 +114,15 @@ impl Paused {
                 self.since.insert(service.clone(), Instant::now());
                 context.info(format!("stopping `{service}`"));
                 let (step, provider) = (recorder.begin(context, "stop", &service), Arc::clone(&provider));
+                let may_be_killed = self.may_be_killed;
                 stopping.push(async move {
-                    let result = provider.stop(&service, &parts).await.map_err(Error::from);
+                    let result = match provider.stop(&service, &parts).await {
+                        Err(error) if may_be_killed && error.is_killed() => {
+                            context.warn(Error::from(error).chain().join(": "));
+                            Ok(())
+                        }
+                        result => result.map_err(Error::from),
+                    };
                     (service, step, result)
                 });
             }

@@ -177,6 +177,7 @@ pub fn info(component: &ComponentConfig, edition: EditionSetting) -> ComponentIn
     ComponentInfo {
         name: component.name.clone(),
         kind: component.kind,
+        service: component.service.clone(),
         stopped_for_dump,
         stopped_for_load: names(for_load),
         folder: component.path.clone(),

@@ -149,6 +149,11 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    /// Whether a server stopped, but not by itself.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Docker(DockerError::Killed { .. }))
+    }
+
     /// Whether a service that did not stop said no, so that it is not on its way down.
     pub fn is_refusal(&self) -> bool {
         match self {

@@ -83,6 +83,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         exclude: excluded(&flags.exclude, flags.legacy.exclude_taskmanager),
         tags: flags.tag.iter().cloned().collect(),
         allow_partial: flags.allow_partial,
+        may_fail: vec![],
         allow_raw: flags.allow_raw,
         allow_shrink: flags.allow_shrink,
         dedup_own: flags.dedup_own,

@@ -205,7 +205,7 @@ impl DockerProvider {
         Ok(config.and_then(|config| config.user).unwrap_or_default())
     }
 
-    /// Whether `path` of a service's first container lies on a volume or a folder of the host.
+    /// The paths of a service's first container that lie on a volume or a folder of the host.
     ///
     /// # Errors
     ///
