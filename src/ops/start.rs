@@ -16,7 +16,7 @@ use crate::state::JournalEntry;
 /// How long a service may take until it serves again.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long a service that did not stop, asked for the second time, may still go down.
+/// How long a service that was asked to stop, without a word on whether it did, may take to go down by itself.
 const LATE_STOP: Duration = Duration::from_secs(60);
 const LATE_STOP_PERIOD: Duration = Duration::from_millis(500);
 
@@ -80,8 +80,12 @@ pub async fn start_service(
     Ok(Started::Serves)
 }
 
-/// Waits for a stop that may be under way, by asking for it once more.
+/// Waits for a stop that may be under way, by asking for it once more. Where that may come too early, it is given time to go
+/// down by itself before.
 async fn join_stop(events: &dyn Events, provider: &dyn Provider, service: &str, parts: &[String]) -> Result<(), Error> {
+    if !provider.can_join_stop() && is_down_soon(provider, service, parts).await? {
+        return Ok(());
+    }
     let left = running(provider, service, parts).await?;
     if left.is_empty() {
         return Ok(());
@@ -89,19 +93,24 @@ async fn join_stop(events: &dyn Events, provider: &dyn Provider, service: &str, 
     let text = format!("`{service}` was asked to stop and may still be closing; stopping it before it is started");
     events.message(Level::Info, &text);
     let Err(error) = provider.stop(service, &left).await else { return Ok(()) };
+    if error.is_refusal() || is_down_soon(provider, service, parts).await? {
+        events.message(Level::Warning, &Error::from(error).chain().join(": "));
+        return Ok(());
+    }
+    let text = format!("service `{service}` was asked to stop, runs, and may still go down");
+    Err(Error::from(error).context(text))
+}
+
+/// Whether a service goes down within [`LATE_STOP`].
+async fn is_down_soon(provider: &dyn Provider, service: &str, parts: &[String]) -> Result<bool, Error> {
     let until = Instant::now() + LATE_STOP;
     while !running(provider, service, parts).await?.is_empty() {
-        if Instant::now() >= until && !error.is_refusal() {
-            let text = format!("service `{service}` was asked to stop, runs, and may still go down");
-            return Err(Error::from(error).context(text));
-        }
         if Instant::now() >= until {
-            break;
+            return Ok(false);
         }
         tokio::time::sleep(LATE_STOP_PERIOD).await;
     }
-    events.message(Level::Warning, &Error::from(error).chain().join(": "));
-    Ok(())
+    Ok(true)
 }
 
 /// Those `parts` of a service that run; of all, if none are named.
@@ -136,6 +145,8 @@ mod tests {
         parts: Mutex<Vec<Part>>,
         /// What a stop ends with.
         refusal: Option<&'static str>,
+        /// When a stop command that is still at work stops it.
+        closes: Option<Instant>,
         did: Mutex<Vec<String>>,
     }
 
@@ -150,7 +161,7 @@ mod tests {
                 evidence: String::new(),
             };
             let parts = Mutex::new(parts.iter().map(part).collect());
-            Self { deployment, parts, refusal: None, did: Mutex::default() }
+            Self { deployment, parts, refusal: None, closes: None, did: Mutex::default() }
         }
 
         fn set(&self, names: &[String], state: ServiceState) {
@@ -179,7 +190,13 @@ mod tests {
             Ok(if running { ServiceState::Running } else { ServiceState::Stopped })
         }
         async fn parts(&self, _: &str) -> Result<Vec<Part>, ProviderError> {
+            if self.closes.is_some_and(|when| Instant::now() >= when) && self.did.lock().unwrap().is_empty() {
+                self.parts.lock().unwrap().iter_mut().for_each(|part| part.state = Stopped);
+            }
             Ok(self.parts.lock().unwrap().clone())
+        }
+        fn can_join_stop(&self) -> bool {
+            self.refusal.is_none() && self.closes.is_none()
         }
         async fn stop(&self, _: &str, parts: &[String]) -> Result<(), ProviderError> {
             self.did("stop", parts);
@@ -220,6 +237,24 @@ mod tests {
         let (result, did) = service.start(&["s-1"], true).await;
         assert_eq!(result.unwrap(), Started::Serves);
         assert_eq!(did, ["stop s-1", "wait s-1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_command_that_is_still_at_work_is_not_overtaken() {
+        let closes = Some(Instant::now() + Duration::from_secs(30));
+        let service = Scripted { closes, ..Scripted::new(&[("s-1", Running)]) };
+        let (result, did) = service.start(&["s-1"], true).await;
+        assert_eq!(result.unwrap(), Started::Serves);
+        assert_eq!(did, ["start s-1", "wait s-1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_whose_stop_command_is_gone_is_stopped_for_good_before_it_is_started() {
+        let closes = Some(Instant::now() + Duration::from_secs(3600));
+        let service = Scripted { closes, ..Scripted::new(&[("s-1", Running)]) };
+        let (result, did) = service.start(&["s-1"], true).await;
+        assert_eq!(result.unwrap(), Started::Serves);
+        assert_eq!(did, ["stop s-1", "start s-1", "wait s-1"]);
     }
 
     #[tokio::test]

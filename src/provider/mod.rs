@@ -52,6 +52,12 @@ pub trait Provider: Send + Sync {
     /// Stops these parts of `service` and returns when they are stopped. One that is stopping already is waited for.
     async fn stop(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
 
+    /// Whether asking what is stopping already to stop waits for that very stop. Where a command stops it, that of a killed run
+    /// may still be at work, and would then stop what was started behind it.
+    fn can_join_stop(&self) -> bool {
+        false
+    }
+
     /// Starts these parts of `service`; [`Provider::wait_ready`] tells when they serve.
     async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
 

@@ -333,6 +333,10 @@ impl Provider for DockerProvider {
         Ok(())
     }
 
+    fn can_join_stop(&self) -> bool {
+        true
+    }
+
     async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
         if service == DATABASE {
             // One of ours that is left would hold the lock of the store.
