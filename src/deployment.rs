@@ -103,6 +103,13 @@ pub struct ComponentInfo {
     pub folder: Option<PathBuf>,
 }
 
+impl ComponentInfo {
+    /// The services that must run for it to be asked: its server, else those that may be it.
+    pub fn asked_of<'a>(&'a self, otherwise: &'a [String]) -> &'a [String] {
+        self.service.as_ref().map_or(otherwise, std::slice::from_ref)
+    }
+}
+
 /// What a component is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

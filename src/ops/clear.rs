@@ -44,9 +44,10 @@ pub(super) async fn clear_left(
         return Ok(());
     }
     for service in services {
-        if provider.parts(service).await?.iter().any(|part| part.state == ServiceState::Running) {
+        let parts = provider.parts(service).await?;
+        if parts.iter().any(|part| part.state == ServiceState::Running) {
             context.warn(format!("`{service}` runs and was not emptied after the restore"));
-        } else if left.services_to_start.contains(service)
+        } else if !parts.is_empty()
             && let Some(done) = provider.clear(service).await?
         {
             context.info(done);

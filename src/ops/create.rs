@@ -383,7 +383,7 @@ impl Run<'_> {
         for component in streams {
             let info = component.info();
             let mut runs = true;
-            for service in &info.stopped_for_dump {
+            for service in info.asked_of(&info.stopped_for_dump) {
                 runs &= provider.state(service).await? == ServiceState::Running;
             }
             if !runs {

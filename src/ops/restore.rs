@@ -633,8 +633,9 @@ impl Run<'_> {
             let name = &component.info().name;
             let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
             let restored = done.iter_mut().find(|restored| restored.name == *name).expect("restored above");
-            if !runs(&*into.provider, &component.info().stopped_for_load).await? {
-                restored.notes.push("its services did not run before and were left so: nothing was counted".to_owned());
+            let info = component.info();
+            if !runs(&*into.provider, info.asked_of(&info.stopped_for_load)).await? {
+                restored.notes.push("its server did not run before and was left so: nothing was counted".to_owned());
                 continue;
             }
             let step = self.recorder.begin(self.context, "compare", name);
