@@ -263,6 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_of_psql_may_take_half_an_hour_and_a_probe_as_long_as_it_says() {
+        let section = PostgresSection {
+            host: "localhost".to_owned(),
+            port: 5432,
+            user: "u".to_owned(),
+            password: None,
+            database: "d".to_owned(),
+            maintenance_database: "postgres".to_owned(),
+            bin: None,
+            count_rows: true,
+        };
+        let server = Server::new("db".to_owned(), section, CommandSpec::new(vec![]), Masker::default());
+        let way = Way::Program(Box::new(server.program("d", CONNECT_TIMEOUT)));
+        let limit = |session: &Session| match &session.way {
+            Way::Program(spec) => spec.total_timeout,
+            Way::Direct(_) => unreachable!("it is a program"),
+        };
+        let session = Session { server, way };
+        assert_eq!(limit(&session), STATEMENT_TIMEOUT);
+        assert_eq!(limit(&session.within(Duration::from_secs(10))), Duration::from_secs(10));
+    }
+
+    #[test]
     fn names_and_texts_cannot_leave_their_quotes() {
         assert_eq!(identifier(r#"a"; DROP"#), r#""a""; DROP""#);
         assert_eq!(literal(r"it's \'"), r"E'it''s \\'''");
