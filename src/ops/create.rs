@@ -13,7 +13,7 @@ use super::evidence::{Recorder, StepFacts};
 pub use super::files::{BroughtSource, FilesSource};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
-use super::{Context, TOOL, artifacts, resume, streams};
+use super::{Context, TOOL, artifacts, resume, streams, tasks};
 use crate::component::files::FileDump;
 use crate::component::{self, Component, DumpStream, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
@@ -68,6 +68,8 @@ pub struct CreateOptions {
     pub stage: Option<Stage>,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
+    /// How long to wait for tasks that stopping services would interrupt; `None`: interrupt them.
+    pub wait_for_tasks: Option<Duration>,
 }
 
 /// What will be backed up.
@@ -135,6 +137,9 @@ impl CreatePlan {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("deployment `{}` ({})", self.deployment.name, self.deployment.evidence)];
         let stops = self.stops(&self.deployment.components);
+        if let (false, Some(limit)) = (stops.is_empty(), self.waits_for_tasks()) {
+            lines.push(format!("wait until no task runs, for at most {} s", limit.as_secs()));
+        }
         if !stops.is_empty() {
             lines.push(format!("stop {} while the databases are dumped, if running", stops.join(", ")));
         }
@@ -146,6 +151,14 @@ impl CreatePlan {
             lines.push("start again what ran before, as soon as the dumps have ended".to_owned());
         }
         lines
+    }
+
+    /// How long tasks are waited for, where they can be known.
+    fn waits_for_tasks(&self) -> Option<Duration> {
+        match &self.origin {
+            Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
+            Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) => None,
+        }
     }
 
     fn stops(&self, components: &[ComponentInfo]) -> Vec<String> {
@@ -322,6 +335,10 @@ impl Run<'_> {
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
         if !stops.is_empty() {
+            if let Some(limit) = self.plan.waits_for_tasks() {
+                self.phase("wait")?;
+                tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
+            }
             self.phase("stop")?;
             paused.stop(self.context, self.recorder, self.journal, &stops).await?;
         }

@@ -23,6 +23,7 @@ mod safety;
 mod source_check;
 pub mod start;
 pub mod streams;
+mod tasks;
 pub mod trees;
 pub mod verify;
 

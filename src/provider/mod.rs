@@ -37,6 +37,17 @@ pub struct Part {
     pub state: ServiceState,
 }
 
+/// Work that a deployment does by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What tells it from others.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// How far it is, for people.
+    pub state: String,
+}
+
 /// Reaches one deployment.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -68,6 +79,11 @@ pub trait Provider: Send + Sync {
     /// unless the provider knows better.
     fn after(&self, service: &str) -> Vec<String> {
         self.deployment().services.iter().take_while(|name| *name != service).cloned().collect()
+    }
+
+    /// Tasks that stopping services would interrupt; `None` where nobody can tell because nothing starts any.
+    async fn running_tasks(&self) -> Result<Option<Vec<Task>>, ProviderError> {
+        Ok(None)
     }
 
     /// Removes what a killed run may have left running beside the services; how many things that were. Called before

@@ -261,3 +261,38 @@ fn artifacts_on_a_volume_that_is_there_only_while_a_container_runs_are_refused()
     sandbox.run(["restore", "latest", "--project", shell.project, "--component", "artifacts", "--yes"]).ok();
     assert_eq!(fs::read_to_string(folder.join("object")).expect("it is back"), "one");
 }
+
+#[test]
+fn running_tasks_are_waited_for_before_anything_is_stopped() {
+    let Some(real) = Project::take("waiting for running tasks") else { return };
+    let sandbox = real.sandbox();
+    sandbox.run(["init", "--no-password"]).ok();
+    // Three of them count, which is more than one page of the stand-in.
+    let run = |id: u32, name: &str, state: &str| format!(r#"{{"id":"{id}","name":"{name}","state_type":"{state}"}}"#);
+    let states = [("Merge", "RUNNING"), ("Later", "SCHEDULED"), ("Sync", "PENDING"), ("Import", "RUNNING")];
+    let runs: Vec<String> = (0..).zip(states).map(|(id, (name, state))| run(id, name, state)).collect();
+    let tell = |text: &str| drop(real.sh("task-manager", &format!("echo '{text}' >/run/tasks.json")));
+
+    tell(&format!("[{}]", runs.join(",")));
+    let before = real.running();
+    let refused = sandbox.run(["create", "--wait-for-tasks", "6s"]).with_code(11);
+    refused.says(&["still runs 3 tasks: `Merge` (running), `Sync` (pending), `Import` (running)", "--force"]);
+    assert_eq!(real.running(), before);
+
+    // One that cannot be asked is not taken for one where nothing runs.
+    tell("rubbish");
+    sandbox.run(["create"]).with_code(1).says(&["whether tasks run is not known", "--force"]);
+    assert_eq!(real.running(), before);
+    sandbox.run(["create", "--force"]).ok();
+
+    tell(&format!("[{}]", runs.join(",")));
+    let before = real.running();
+    let waiting = sandbox.start("create", ["create"]);
+    let said = || fs::read_to_string(sandbox.path("create.err")).unwrap_or_default();
+    wait_until("it waits", || said().contains("waiting for 3 tasks: `Merge` (running)"));
+    assert_eq!(real.running(), before);
+    tell("[]");
+    waiting.wait().ok();
+    real.assert_running();
+    assert!(sandbox.journals().is_empty());
+}

@@ -89,6 +89,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         dedup_own: flags.dedup_own,
         stage: stage(flags)?,
         wait: flags.wait,
+        wait_for_tasks: (!flags.force).then_some(flags.wait_for_tasks),
     })
 }
 

@@ -151,6 +151,15 @@ pub enum DockerError {
         #[source]
         source: Box<ExecError>,
     },
+    /// The task manager did not tell which tasks run.
+    #[error("whether tasks run is not known: `{service}` does not tell")]
+    TasksUnknown {
+        /// The service.
+        service: String,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What the deployment's settings say cannot be done by this version.
     #[error("{what} is not built yet")]
     NotBuilt {

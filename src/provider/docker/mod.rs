@@ -14,6 +14,7 @@ mod one_off;
 mod project;
 mod services;
 mod store;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
 use super::secret::Masker;
-use super::{Part, Provider, ProviderError, ServiceState};
+use super::{Part, Provider, ProviderError, ServiceState, Task};
 use crate::deployment::{Deployment, DeploymentKind, DockerWay};
 
 /// The service whose server must end by itself.
@@ -373,6 +374,10 @@ impl Provider for DockerProvider {
             }
             tokio::time::sleep(READY_PERIOD).await;
         }
+    }
+
+    async fn running_tasks(&self) -> Result<Option<Vec<Task>>, ProviderError> {
+        Ok(tasks::running(self).await?)
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
