@@ -330,15 +330,16 @@ impl Run<'_> {
     async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
         let (session, known) = self.begin().await?;
         let opened = self.open(reach).await?;
-        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
+        if let (false, Some(limit)) = (stops.is_empty(), self.plan.waits_for_tasks()) {
+            self.phase("wait")?;
+            tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
+        }
+        // Behind the wait: what tasks still wrote belongs to what is counted.
+        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
         if !stops.is_empty() {
-            if let Some(limit) = self.plan.waits_for_tasks() {
-                self.phase("wait")?;
-                tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
-            }
             self.phase("stop")?;
             paused.stop(self.context, self.recorder, self.journal, &stops).await?;
         }
