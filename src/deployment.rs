@@ -92,12 +92,22 @@ pub struct ComponentInfo {
     pub name: String,
     /// What it is.
     pub kind: ComponentKind,
+    /// The service whose server holds it, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Services that must be stopped while it is dumped.
     pub stopped_for_dump: Vec<String>,
     /// Services that must be stopped while it is loaded.
     pub stopped_for_load: Vec<String>,
     /// The folder, where it is a folder of files.
     pub folder: Option<PathBuf>,
+}
+
+impl ComponentInfo {
+    /// The services that must run for it to be asked: its server, else those that may be it.
+    pub fn asked_of<'a>(&'a self, otherwise: &'a [String]) -> &'a [String] {
+        self.service.as_ref().map_or(otherwise, std::slice::from_ref)
+    }
 }
 
 /// What a component is.

@@ -136,6 +136,19 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     sync_folder(path.parent().expect("a state file lies in a folder"))
 }
 
+/// Makes a file that is not there yet, whole; one that is there stays as it is.
+fn add(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let staged = path.with_extension(format!("{}.new", hex_of(&random_bytes::<8>(&SystemEntropy))));
+    replace(&staged, bytes)?;
+    let linked = match fs::hard_link(&staged, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    fs::remove_file(&staged)?;
+    linked?;
+    sync_parent(path)
+}
+
 /// Replaces a file whole: after a kill or a power loss it holds the old bytes or the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let staged = path.with_extension(format!("{}.new", hex_of(&random_bytes::<8>(&SystemEntropy))));

@@ -220,9 +220,9 @@ load = ["true"]
 async fn stop_returns_when_the_probe_says_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path(), "test -e $0/runs", "(sleep 0.3; rm $0/runs) >/dev/null 2>&1 &");
-    provider.start("server").await.unwrap();
-    provider.wait_ready("server", Duration::from_secs(5)).await.unwrap();
-    provider.stop("server").await.unwrap();
+    provider.start("server", &[]).await.unwrap();
+    provider.wait_ready("server", &[], Duration::from_secs(5)).await.unwrap();
+    provider.stop("server", &[]).await.unwrap();
     assert_eq!(provider.state("server").await.unwrap(), ServiceState::Stopped);
 }
 
@@ -230,8 +230,8 @@ async fn stop_returns_when_the_probe_says_stopped() {
 async fn a_service_that_does_not_stop_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path(), "test -e $0/runs", "true");
-    provider.start("server").await.unwrap();
-    let error = provider.stop("server").await.unwrap_err();
+    provider.start("server", &[]).await.unwrap();
+    let error = provider.stop("server", &[]).await.unwrap_err();
     assert!(matches!(error, ProviderError::NotInTime { wanted: "stopped", .. }), "{error:?}");
 }
 

@@ -28,14 +28,14 @@ async fn open() -> Option<(Arc<BespokeProvider>, Vec<Box<dyn Component>>)> {
 
 async fn stop(provider: &BespokeProvider, services: &[String]) {
     for service in services {
-        provider.stop(service).await.unwrap();
+        provider.stop(service, &[]).await.unwrap();
     }
 }
 
 async fn start(provider: &BespokeProvider, services: &[String]) {
     for service in services {
-        provider.start(service).await.unwrap();
-        provider.wait_ready(service, READY).await.unwrap();
+        provider.start(service, &[]).await.unwrap();
+        provider.wait_ready(service, &[], READY).await.unwrap();
     }
 }
 

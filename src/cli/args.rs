@@ -205,6 +205,12 @@ pub struct CreateFlags {
     /// How long to wait for another operation on this deployment
     #[arg(long, global = true, value_name = "TIME", value_parser = super::values::duration)]
     pub wait: Option<Duration>,
+    /// How long to wait until no task runs, before services are stopped: most take seconds, a big import many minutes
+    #[arg(long, global = true, value_name = "TIME", default_value = "30m", value_parser = super::values::duration)]
+    pub wait_for_tasks: Duration,
+    /// Do not wait for running tasks: they are interrupted
+    #[arg(long, global = true)]
+    pub force: bool,
     /// Only tell what would be done
     #[arg(long, global = true)]
     pub dry_run: bool,

@@ -77,7 +77,7 @@ impl Exit {
             Self::NoRepository => {
                 "There is no repository at the place, something else is there, or not the one that was there before."
             }
-            Self::Busy => "Another operation works on this deployment.",
+            Self::Busy => "Another operation works on this deployment, or its tasks still run.",
             Self::WrongKey => "The password or key does not open the repository, or none was given.",
             Self::Interrupted => {
                 "Interrupted by SIGINT or SIGTERM. What was stopped has been started again, unless told otherwise."

@@ -55,6 +55,11 @@ pub fn of(error: &Error) -> Option<String> {
         ("outlived its lease", "start again: what was stored and is still there is not stored twice"),
         ("may not be written", "look at the owner and mode of the folder, or at what the keys of the bucket allow"),
         ("no space is left", "free space there, then start again: what was stored is not stored twice"),
+        ("still runs ", "wait longer: --wait-for-tasks 2h; to interrupt what runs: --force"),
+        (
+            "whether tasks run is not known",
+            "see why: docker compose logs task-manager; to interrupt what runs: --force",
+        ),
         ("has no `", "add it to the configuration file: docs/reference/configuration.md"),
         ("not a dump of Neo4j", "if it is to be kept as it is: --allow-raw"),
         ("not a dump in the custom format", "if it is to be kept as it is: --allow-raw"),

@@ -113,9 +113,6 @@ impl Predecessor {
 /// Flags of `create`.
 #[derive(Debug, Clone, Args)]
 pub struct PredecessorCreate {
-    /// Do not wait for running tasks
-    #[arg(long, global = true, hide = true)]
-    pub force: bool,
     /// Replace the values of attributes
     #[arg(long, global = true, hide = true)]
     pub redact: bool,
@@ -159,9 +156,6 @@ impl PredecessorCreate {
             return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
         }
         let mut notes = Vec::new();
-        if self.force {
-            notes.push("`--force` has no effect here: running tasks are not waited for");
-        }
         if self.s3_upload || self.s3_keep_local {
             notes.push(
                 "`--s3-upload` and `--s3-keep-local` have no effect here: the repository itself is in the bucket",

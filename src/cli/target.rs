@@ -31,7 +31,7 @@ pub async fn reach(session: &Session) -> Result<Reach, Failure> {
     }
     let reaching = async {
         let engine = Engine::find(&where_to_look()?).await.map_err(docker_error)?;
-        Ok::<Reach, Failure>(reach_project(engine, flags.project.as_deref(), given()).await?)
+        Ok::<Reach, Failure>(reach_project(&session.context, engine, flags.project.as_deref(), given()).await?)
     };
     session.context.cancel.or(reaching).await?
 }

@@ -13,7 +13,7 @@ use super::evidence::{Recorder, StepFacts};
 pub use super::files::{BroughtSource, FilesSource};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
-use super::{Context, TOOL, artifacts, resume, streams};
+use super::{Context, TOOL, artifacts, resume, streams, tasks};
 use crate::component::files::FileDump;
 use crate::component::{self, Component, DumpStream, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
@@ -56,6 +56,8 @@ pub struct CreateOptions {
     pub tags: BTreeMap<String, String>,
     /// Make a snapshot of what works when a component does not.
     pub allow_partial: bool,
+    /// The same for these components only.
+    pub may_fail: Vec<String>,
     /// Store a dump that is not in the format of its kind as it is.
     pub allow_raw: bool,
     /// Accept a dump of less than half of the last one's size.
@@ -66,6 +68,8 @@ pub struct CreateOptions {
     pub stage: Option<Stage>,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
+    /// How long to wait for tasks that stopping services would interrupt; `None`: interrupt them.
+    pub wait_for_tasks: Option<Duration>,
 }
 
 /// What will be backed up.
@@ -133,6 +137,9 @@ impl CreatePlan {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("deployment `{}` ({})", self.deployment.name, self.deployment.evidence)];
         let stops = self.stops(&self.deployment.components);
+        if let (false, Some(limit)) = (stops.is_empty(), self.waits_for_tasks()) {
+            lines.push(format!("wait until no task runs, for at most {} s", limit.as_secs()));
+        }
         if !stops.is_empty() {
             lines.push(format!("stop {} while the databases are dumped, if running", stops.join(", ")));
         }
@@ -144,6 +151,14 @@ impl CreatePlan {
             lines.push("start again what ran before, as soon as the dumps have ended".to_owned());
         }
         lines
+    }
+
+    /// How long tasks are waited for, where they can be known.
+    fn waits_for_tasks(&self) -> Option<Duration> {
+        match &self.origin {
+            Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
+            Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) => None,
+        }
     }
 
     fn stops(&self, components: &[ComponentInfo]) -> Vec<String> {
@@ -161,6 +176,9 @@ impl CreatePlan {
 pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: CreatePlan) -> Result<Created, Error> {
     let lock = resume::lock(context, &plan.deployment.name, plan.options.wait).await?;
     resume::finish_open(context, &lock, resume::HalfReplaced::Refuse).await?;
+    if let Origin::Reached(reach) = &plan.origin {
+        resume::tidy(context, &*reach.provider()).await?;
+    }
     execute_locked(context, repository, plan, &lock).await
 }
 
@@ -312,10 +330,15 @@ impl Run<'_> {
     async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
         let (session, known) = self.begin().await?;
         let opened = self.open(reach).await?;
-        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
+        if let (false, Some(limit)) = (stops.is_empty(), self.plan.waits_for_tasks()) {
+            self.phase("wait")?;
+            tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
+        }
+        // Behind the wait: what tasks still wrote belongs to what is counted.
+        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
         if !stops.is_empty() {
             self.phase("stop")?;
             paused.stop(self.context, self.recorder, self.journal, &stops).await?;
@@ -378,7 +401,7 @@ impl Run<'_> {
         for component in streams {
             let info = component.info();
             let mut runs = true;
-            for service in &info.stopped_for_dump {
+            for service in info.asked_of(&info.stopped_for_dump) {
                 runs &= provider.state(service).await? == ServiceState::Running;
             }
             if !runs {
@@ -469,8 +492,10 @@ impl Run<'_> {
         consistency: Consistency,
         result: Result<ComponentRecord, Error>,
     ) -> Result<ComponentRecord, Error> {
+        let options = &self.plan.options;
+        let may_fail = options.allow_partial || options.may_fail.contains(&info.name);
         let error = match result {
-            Err(error) if self.plan.options.allow_partial && error.kind() == ErrorKind::Source => error,
+            Err(error) if may_fail && error.kind() == ErrorKind::Source => error,
             other => return other,
         };
         let failure = error.chain().join(": ");

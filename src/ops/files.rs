@@ -42,6 +42,7 @@ impl FilesSource {
                 path.as_ref().map(|_| ComponentInfo {
                     name: (*name).to_owned(),
                     kind: *kind,
+                    service: None,
                     stopped_for_dump: vec![],
                     stopped_for_load: vec![],
                     folder,

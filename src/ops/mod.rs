@@ -4,6 +4,7 @@
 //! operation that touches a repository it can write to leaves a report in it, also when it fails.
 
 pub mod artifacts;
+mod clear;
 pub mod create;
 pub mod dump;
 pub mod evidence;
@@ -18,9 +19,12 @@ pub mod repair;
 pub mod replicate;
 pub mod restore;
 pub mod resume;
+mod safety;
 mod source_check;
+pub mod start;
 pub mod status;
 pub mod streams;
+mod tasks;
 pub mod trees;
 pub mod verify;
 

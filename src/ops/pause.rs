@@ -15,21 +15,17 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::evidence::{Recorder, StepFacts};
+use super::start::{Started, start_service};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{Provider, ServiceState};
 use crate::state::{Journal, JournalEntry};
-
-/// How long a service may take until it serves again.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// How long a service that was asked to stop and did not may still go down.
-const LATE_STOP: Duration = Duration::from_secs(60);
-const LATE_STOP_PERIOD: Duration = Duration::from_millis(500);
 
 /// Services that were stopped and must run again.
 pub struct Paused {
     provider: Arc<dyn Provider>,
     stopped: Vec<String>,
+    /// Of each service that was stopped those parts that ran.
+    parts: BTreeMap<String, Vec<String>>,
     /// Services that were asked to stop and have not answered yet.
     stopping: Vec<String>,
     /// The same for starting.
@@ -37,6 +33,8 @@ pub struct Paused {
     /// Services whose stop did not end well: they may still be going down.
     going_down: Vec<String>,
     not_started: Vec<String>,
+    /// Whether a server may have been killed: what it held is replaced.
+    may_be_killed: bool,
     /// When each was asked to stop.
     since: BTreeMap<String, Instant>,
 }
@@ -45,8 +43,15 @@ impl Paused {
     /// Nothing is stopped.
     pub fn nothing(provider: Arc<dyn Provider>) -> Self {
         let (stopped, stopping, starting) = (vec![], vec![], vec![]);
-        let (going_down, not_started, since) = (vec![], vec![], BTreeMap::new());
-        Self { provider, stopped, stopping, starting, going_down, not_started, since }
+        let (going_down, not_started) = (vec![], vec![]);
+        let (parts, since) = (BTreeMap::new(), BTreeMap::new());
+        let may_be_killed = false;
+        Self { provider, stopped, parts, stopping, starting, going_down, not_started, may_be_killed, since }
+    }
+
+    /// Nothing is stopped. A server that must be killed to stop is told, and no error: its content will be replaced.
+    pub fn for_load(provider: Arc<dyn Provider>) -> Self {
+        Self { may_be_killed: true, ..Self::nothing(provider) }
     }
 
     /// The services that are stopped.
@@ -71,8 +76,12 @@ impl Paused {
         let order: Vec<String> = self.provider.deployment().services.clone();
         let mut running = Vec::new();
         for service in order.iter().filter(|service| services.contains(service) && !self.stopped.contains(service)) {
-            if self.provider.state(service).await? == ServiceState::Running {
+            let parts = self.provider.parts(service).await?.into_iter();
+            let parts = parts.filter(|part| part.state == ServiceState::Running).map(|part| part.name);
+            let parts: Vec<String> = parts.collect();
+            if !parts.is_empty() {
                 running.push(service.clone());
+                self.parts.insert(service.clone(), parts);
             }
         }
         if running.is_empty() {
@@ -93,7 +102,9 @@ impl Paused {
                     break;
                 }
                 let service = left.remove(at);
-                if let Err(error) = journal.note(JournalEntry::Stopping { service: service.clone() }) {
+                let parts = self.parts[&service].clone();
+                let entry = JournalEntry::Stopping { service: service.clone(), parts: parts.clone() };
+                if let Err(error) = journal.note(entry) {
                     failed = Some(error.into());
                     break;
                 }
@@ -103,8 +114,15 @@ impl Paused {
                 self.since.insert(service.clone(), Instant::now());
                 context.info(format!("stopping `{service}`"));
                 let (step, provider) = (recorder.begin(context, "stop", &service), Arc::clone(&provider));
+                let may_be_killed = self.may_be_killed;
                 stopping.push(async move {
-                    let result = provider.stop(&service).await.map_err(Error::from);
+                    let result = match provider.stop(&service, &parts).await {
+                        Err(error) if may_be_killed && error.is_killed() => {
+                            context.warn(Error::from(error).chain().join(": "));
+                            Ok(())
+                        }
+                        result => result.map_err(Error::from),
+                    };
                     (service, step, result)
                 });
             }
@@ -123,7 +141,7 @@ impl Paused {
     }
 
     /// Starts everything again and waits until it serves: each behind those that it needs, side by side otherwise. Goes on
-    /// when one does not start, and tells the first that did not.
+    /// when one does not start, and tells the first that did not. One that is not there any more is told and let go.
     pub async fn start(&mut self, context: &Context, recorder: &Recorder, journal: &mut Journal) -> Result<(), Error> {
         let provider = Arc::clone(&self.provider);
         let mut starting = FuturesUnordered::new();
@@ -139,18 +157,21 @@ impl Paused {
                 self.starting.push(service.clone());
                 let (step, provider) = (recorder.begin(context, "start", &service), Arc::clone(&provider));
                 let going_down = self.going_down.contains(&service);
+                let parts = self.parts.get(&service).cloned().unwrap_or_default();
                 starting.push(async move {
-                    let result = start_service(&*provider, &service, going_down).await;
+                    let result = start_service(&*context.events, &*provider, &service, &parts, going_down).await;
                     (service, step, result)
                 });
             }
             let Some((service, step, result)) = starting.next().await else { break };
             self.starting.retain(|name| *name != service);
             let down = self.since.remove(&service).map(|since| since.elapsed()).unwrap_or_default();
-            match recorder.end_with(context, step, result, |()| down_for(down)) {
-                Ok(()) => {
-                    context.info(format!("`{service}` serves again; it was down for {:.1} s", down.as_secs_f64()));
-                    if let Err(error) = journal.note(JournalEntry::Started { service }) {
+            match recorder.end_with(context, step, result, |started| down_for(*started, down)) {
+                Ok(started) => {
+                    if started == Started::Serves {
+                        context.info(format!("`{service}` serves again; it was down for {:.1} s", down.as_secs_f64()));
+                    }
+                    if let Err(error) = journal.note(started.entry(service)) {
                         context.warn(Error::from(error).chain().join(": "));
                     }
                 }
@@ -166,9 +187,14 @@ impl Paused {
 }
 
 /// From when a service was asked to stop until it served again.
-fn down_for(time: Duration) -> StepFacts {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    StepFacts { numbers: BTreeMap::from([("down_ms".to_owned(), millis)]), ..StepFacts::default() }
+fn down_for(started: Started, time: Duration) -> StepFacts {
+    match started {
+        Started::Gone => StepFacts { note: Some("not there any more".to_owned()), ..StepFacts::default() },
+        Started::Serves => {
+            let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            StepFacts { numbers: BTreeMap::from([("down_ms".to_owned(), millis)]), ..StepFacts::default() }
+        }
+    }
 }
 
 /// The last of `left` that no other one needs, neither one of `left` nor one that is going down. Where they need each other in a
@@ -194,20 +220,6 @@ fn next_to_start(provider: &dyn Provider, left: &[String], starting: &[String]) 
         ready.min_by_key(|(_, name)| rank(name)).map(|(at, _)| at)
     };
     first(false).or_else(|| if starting.is_empty() { first(true) } else { None })
-}
-
-/// Starts a service unless it runs, and waits until it serves.
-///
-/// A service that is `going_down` was asked to stop and may still look as if it ran: that is waited for, for a while.
-pub async fn start_service(provider: &dyn Provider, service: &str, going_down: bool) -> Result<(), Error> {
-    let until = Instant::now() + if going_down { LATE_STOP } else { Duration::ZERO };
-    while provider.state(service).await? == ServiceState::Running && Instant::now() < until {
-        tokio::time::sleep(LATE_STOP_PERIOD).await;
-    }
-    if provider.state(service).await? == ServiceState::Stopped {
-        provider.start(service).await?;
-    }
-    Ok(provider.wait_ready(service, READY_TIMEOUT).await?)
 }
 
 /// Runs `work` so that a panic in it becomes an error: services that are stopped must be started again whatever happens.
@@ -249,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::deployment::{Deployment, DeploymentKind};
-    use crate::provider::ProviderError;
+    use crate::provider::{Part, ProviderError};
 
     /// `server` needs `database` and `manager`, `manager` needs `cache`; `left` and `right` need each other.
     struct Needs(Deployment);
@@ -271,13 +283,16 @@ mod tests {
         async fn state(&self, _: &str) -> Result<ServiceState, ProviderError> {
             Ok(ServiceState::Running)
         }
-        async fn stop(&self, _: &str) -> Result<(), ProviderError> {
+        async fn parts(&self, _: &str) -> Result<Vec<Part>, ProviderError> {
+            Ok(vec![])
+        }
+        async fn stop(&self, _: &str, _: &[String]) -> Result<(), ProviderError> {
             Ok(())
         }
-        async fn start(&self, _: &str) -> Result<(), ProviderError> {
+        async fn start(&self, _: &str, _: &[String]) -> Result<(), ProviderError> {
             Ok(())
         }
-        async fn wait_ready(&self, _: &str, _: Duration) -> Result<(), ProviderError> {
+        async fn wait_ready(&self, _: &str, _: &[String], _: Duration) -> Result<(), ProviderError> {
             Ok(())
         }
     }

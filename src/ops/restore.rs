@@ -6,16 +6,19 @@
 //! Order: lock, finish what a killed run left, check, plan | safety snapshot, journal, stop, folders, databases, start, wait,
 //! compare counts, report. Whatever fails, what ran before is started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::create::{self, CreateOptions, Source, choose};
+use super::clear::clear;
+use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
-use super::pause::{Paused, READY_TIMEOUT, first_error, left_open, without_panic};
+use super::pause::{Paused, first_error, left_open, without_panic};
+use super::safety::Safety;
 use super::source_check::check_record;
+use super::start::READY_TIMEOUT;
 use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
@@ -24,7 +27,7 @@ use crate::component::{self, Component};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
 use crate::env::random_bytes;
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, SAFETY_TAG};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId, hex_of};
 use crate::provider::{Provider, Reach, ServiceState};
@@ -79,7 +82,7 @@ struct IntoDeployment {
     streams: Vec<Box<dyn Component>>,
     folders: Vec<ComponentInfo>,
     stops: Vec<String>,
-    running: bool,
+    safety: Safety,
     lock: DeploymentLock,
 }
 
@@ -131,7 +134,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, Error> {
     repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
     let records = chosen(&snapshot, &options)?;
-    let into = match target {
+    let mut into = match target {
         Target::Folder(folder) => Into::Folder(free_folder(&folder, &records)?),
         Target::Deployment(reach) => {
             Into::Deployment(Box::new(IntoDeployment::open(context, reach, &records, &options).await?))
@@ -143,7 +146,7 @@ pub async fn plan(
         snapshot.manifest.deployment,
         snapshot.manifest.created_at
     )];
-    if let Into::Deployment(into) = &into {
+    if let Into::Deployment(into) = &mut into {
         into.check_versions(context, &records, &options, &mut lines).await?;
     }
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
@@ -223,6 +226,7 @@ impl IntoDeployment {
         let provider = reach.provider();
         let lock = resume::lock(context, &provider.deployment().name, options.wait).await?;
         resume::finish_open(context, &lock, resume::HalfReplaced::Accept).await?;
+        resume::tidy(context, &*provider).await?;
         let mut deployment = provider.deployment().clone();
         let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
         choose(&mut deployment, &names, &[])?;
@@ -241,22 +245,18 @@ impl IntoDeployment {
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
         let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
-        let mut running = true;
-        for service in &deployment.services {
-            running &= provider.state(service).await? == ServiceState::Running;
-        }
-        let (streams, folders) = (opened.streams, opened.folders);
-        Ok(Self { reach, provider, streams, folders, stops, running, lock })
+        let (streams, folders, safety) = (opened.streams, opened.folders, Safety::default());
+        Ok(Self { reach, provider, streams, folders, stops, safety, lock })
     }
 
     fn lines(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Vec<String> {
         let mut lines =
             vec![format!("into deployment `{}` ({})", self.reach.deployment().name, self.reach.deployment().evidence)];
-        lines.push(match (self.running, options.no_safety_snapshot) {
-            (true, false) => "back up what is there now first".to_owned(),
-            (true, true) => "do NOT back up what is there now first, as was asked for".to_owned(),
-            (false, _) => "not back up what is there now: not all of it is running".to_owned(),
-        });
+        if options.no_safety_snapshot {
+            lines.push("do NOT back up what is there now first, as was asked for".to_owned());
+        } else {
+            lines.extend(self.safety.lines());
+        }
         if !self.stops.is_empty() {
             lines.push(format!("stop {}", self.stops.join(", ")));
         }
@@ -269,14 +269,16 @@ impl IntoDeployment {
         lines
     }
 
-    /// Version and edition of the running target must be able to take what the snapshot holds.
+    /// Version and edition of the running target must be able to take what the snapshot holds. What does not answer is not backed
+    /// up before.
     async fn check_versions(
-        &self,
+        &mut self,
         context: &Context,
         records: &[ComponentRecord],
         options: &RestoreOptions,
         lines: &mut Vec<String>,
     ) -> Result<(), Error> {
+        let mut silent = BTreeSet::new();
         for component in &self.streams {
             let name = &component.info().name;
             let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
@@ -290,6 +292,7 @@ impl IntoDeployment {
                 Err(error) => {
                     lines.push(format!("`{name}` does not answer, so that its version is not compared"));
                     context.warn(format!("`{name}` does not answer: {error}"));
+                    silent.insert(name.clone());
                     continue;
                 }
             };
@@ -311,6 +314,9 @@ impl IntoDeployment {
             }
             lines.push(format!("{text}; going on, as was asked for"));
         }
+        let infos = self.streams.iter().map(|component| component.info()).chain(&self.folders);
+        let infos: Vec<ComponentInfo> = infos.cloned().collect();
+        self.safety = Safety::of(&*self.provider, &infos, &silent).await?;
         for info in &self.folders {
             let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
             check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
@@ -345,8 +351,8 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
         Into::Folder(_) => snapshot.manifest.deployment.clone(),
     };
     let safety_snapshot = match &into {
-        Into::Deployment(into) if into.running && !options.no_safety_snapshot => {
-            Some(make_safety_snapshot(context, repository, into, &snapshot.id).await?)
+        Into::Deployment(into) if !options.no_safety_snapshot => {
+            into.safety.make(context, repository, into.reach.clone(), &into.lock, &snapshot.id).await?
         }
         Into::Deployment(_) | Into::Folder(_) => None,
     };
@@ -387,22 +393,6 @@ pub(super) async fn into_folder(
     let restored = run.to_folder(&folder, &records).await?;
     let paths = records.iter().map(|record| folder.join(file_name(record))).collect::<Vec<_>>();
     Ok(records.into_iter().zip(paths).zip(restored).map(|((record, path), done)| (record, path, done)).collect())
-}
-
-async fn make_safety_snapshot(
-    context: &Context,
-    repository: &Arc<Repository>,
-    into: &IntoDeployment,
-    before: &SnapshotId,
-) -> Result<SnapshotId, Error> {
-    context.info("backing up what is there now");
-    let components = into.streams.iter().map(|component| component.info().name.clone());
-    let components = components.chain(into.folders.iter().map(|info| info.name.clone())).collect();
-    let tags = BTreeMap::from([(SAFETY_TAG.to_owned(), format!("before restore of {before}"))]);
-    let options = CreateOptions { components, tags, allow_shrink: true, ..CreateOptions::default() };
-    let plan = create::plan(context, Source::Reached(into.reach.clone()), options).await?;
-    let created = create::execute_locked(context, repository, plan, &into.lock).await;
-    Ok(created.map_err(|error| error.context("what is there now could not be backed up, so nothing was touched"))?.id)
 }
 
 struct Run<'a> {
@@ -506,7 +496,7 @@ impl Run<'_> {
     ) -> Result<Vec<RestoredComponent>, Error> {
         let deployment = into.provider.deployment().name.clone();
         let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
-        let mut paused = Paused::nothing(Arc::clone(&into.provider));
+        let mut paused = Paused::for_load(Arc::clone(&into.provider));
         let mut done = Vec::new();
         let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;
         let started = paused.start(self.context, self.recorder, &mut journal).await;
@@ -543,7 +533,6 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         journal.note(JournalEntry::Phase { name: "stop".to_owned() })?;
         paused.stop(self.context, self.recorder, journal, &into.stops).await?;
-        self.clear(into).await?;
         journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
         let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         // What databases refer to is there before they are.
@@ -554,6 +543,27 @@ impl Run<'_> {
             let result = self.tree(record(&info.name), path, Overwrite::Replace).await;
             done.push(self.recorder.end_with(self.context, step, result, facts)?);
         }
+        if into.streams.is_empty() {
+            return Ok(());
+        }
+        journal.note(JournalEntry::ToClear { services: into.stops.clone() })?;
+        let before = done.len();
+        let loaded = self.load_streams(into, records, journal, done).await;
+        if done.len() == before {
+            return loaded;
+        }
+        let cleared = clear(self.context, self.recorder, journal, &*into.provider, &into.stops).await;
+        first_error(self.context, loaded, cleared)
+    }
+
+    async fn load_streams(
+        &self,
+        into: &IntoDeployment,
+        records: &[ComponentRecord],
+        journal: &mut Journal,
+        done: &mut Vec<RestoredComponent>,
+    ) -> Result<(), Error> {
+        let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         for component in &into.streams {
             let name = &component.info().name;
             self.context.info(format!("restoring `{name}`"));
@@ -565,30 +575,13 @@ impl Run<'_> {
                 self.replacing.store(true, Ordering::Relaxed);
             }
             let result = self.load(&**component, record(name)).await;
-            if replaces && result.is_ok() {
+            if result.is_ok() {
                 self.replacing.store(false, Ordering::Relaxed);
                 journal.note(JournalEntry::Replaced { component: name.clone() })?;
             }
             let (restored, _) =
                 self.recorder.end_with(self.context, step, result, |(_, exit)| StepFacts::from(exit))?;
             done.push(restored);
-        }
-        Ok(())
-    }
-
-    /// Queues and caches speak of what the databases held before: they are emptied, and only while their services are stopped.
-    async fn clear(&self, into: &IntoDeployment) -> Result<(), Error> {
-        for service in into.stops.iter().filter(|_| !into.streams.is_empty()) {
-            let step = self.recorder.begin(self.context, "clear", service);
-            match into.provider.clear(service).await.map_err(Error::from) {
-                Ok(None) => {}
-                Ok(Some(done)) => {
-                    self.context.info(&done);
-                    let facts = |_: &()| StepFacts { note: Some(done), ..StepFacts::default() };
-                    self.recorder.end_with(self.context, step, Ok(()), facts)?;
-                }
-                Err(error) => return self.recorder.end(self.context, step, Err(error)),
-            }
         }
         Ok(())
     }
@@ -640,8 +633,9 @@ impl Run<'_> {
             let name = &component.info().name;
             let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
             let restored = done.iter_mut().find(|restored| restored.name == *name).expect("restored above");
-            if !runs(&*into.provider, &component.info().stopped_for_load).await? {
-                restored.notes.push("its services did not run before and were left so: nothing was counted".to_owned());
+            let info = component.info();
+            if !runs(&*into.provider, info.asked_of(&info.stopped_for_load)).await? {
+                restored.notes.push("its server did not run before and was left so: nothing was counted".to_owned());
                 continue;
             }
             let step = self.recorder.begin(self.context, "compare", name);

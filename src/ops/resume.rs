@@ -1,10 +1,14 @@
 //! Finishing what a killed run left stopped.
+//!
+//! Holds: this needs the services and the way to them, nothing else of the deployment: what is broken there must not keep it
+//! down.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Context;
-use super::pause::start_service;
+use super::clear::clear_left;
+use super::start::{Started, start_service};
 use crate::deployment::Way;
 use crate::error::{Error, ErrorKind};
 use crate::provider::bespoke::BespokeProvider;
@@ -23,6 +27,8 @@ pub struct Resumed {
     pub operation: String,
     /// Services that run again.
     pub started: Vec<String>,
+    /// Services that were stopped and are not there any more.
+    pub gone: Vec<String>,
 }
 
 /// Finishes the open journals of one deployment, or of all.
@@ -56,27 +62,9 @@ pub async fn finish_open(
 ) -> Result<Option<Resumed>, Error> {
     let Some((mut journal, left)) = Journal::resume(lock)? else { return Ok(None) };
     context.warn(format!("a {} of `{}` was killed; finishing it first", left.operation, left.deployment));
-    if !left.services_to_start.is_empty() {
-        let reach = reach_again(&left).await.map_err(|error| super::pause::left_open(&left.deployment, error))?;
-        let provider = reach.provider();
-        tidy(context, &*provider).await.map_err(|error| super::pause::left_open(&left.deployment, error))?;
-        let mut failed = None;
-        for service in &left.services_to_start {
-            context.info(format!("starting `{service}`"));
-            journal.note(JournalEntry::Starting { service: service.clone() })?;
-            match start_service(&*provider, service, left.going_down().contains(service.as_str())).await {
-                Ok(()) => journal.note(JournalEntry::Started { service: service.clone() })?,
-                // The others need not wait for this one.
-                Err(error) => {
-                    context.warn(format!("`{service}` does not run again: {}", error.chain().join(": ")));
-                    failed.get_or_insert(error.context(format!("service `{service}` does not run again")));
-                }
-            }
-        }
-        if let Some(error) = failed {
-            return Err(super::pause::left_open(&left.deployment, error));
-        }
-    }
+    let (started, gone) = start_again(context, &mut journal, &left)
+        .await
+        .map_err(|error| super::pause::left_open(&left.deployment, error))?;
     let half: Vec<&str> = left.half_replaced().into_iter().collect();
     if !half.is_empty() {
         let text = format!(
@@ -90,24 +78,59 @@ pub async fn finish_open(
         context.warn(text);
     }
     journal.close()?;
-    Ok(Some(Resumed { deployment: left.deployment, operation: left.operation, started: left.services_to_start }))
+    Ok(Some(Resumed { deployment: left.deployment, operation: left.operation, started, gone }))
 }
 
-/// What the killed run left running beside the services may hold what they need.
-async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
+/// Starts what the killed run left stopped; which services run again, and which are not there any more.
+async fn start_again(
+    context: &Context,
+    journal: &mut Journal,
+    left: &OpenJournal,
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let (mut started, mut gone, mut failed) = (Vec::new(), Vec::new(), None);
+    if left.services_to_start.is_empty() {
+        return Ok((started, gone));
+    }
+    let provider = reach_again(context, left).await?;
+    tidy(context, &*provider).await?;
+    clear_left(context, journal, &*provider, left).await?;
+    for service in &left.services_to_start {
+        context.info(format!("starting `{service}`"));
+        journal.note(JournalEntry::Starting { service: service.clone() })?;
+        let (parts, going_down) = (left.parts_of(service), left.going_down().contains(service.as_str()));
+        match start_service(&*context.events, &*provider, service, &parts, going_down).await {
+            Ok(done) => {
+                let list = if done == Started::Serves { &mut started } else { &mut gone };
+                list.push(service.clone());
+                journal.note(done.entry(service.clone()))?;
+            }
+            // The others need not wait for this one.
+            Err(error) => {
+                context.warn(format!("`{service}` does not run again: {}", error.chain().join(": ")));
+                failed.get_or_insert(error.context(format!("service `{service}` does not run again")));
+            }
+        }
+    }
+    failed.map_or(Ok((started, gone)), Err)
+}
+
+/// Removes what a killed run left running beside the services, which may hold what they need. The deployment is locked: what is
+/// there of ours is nobody's any more.
+pub(super) async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
     let removed = provider.tidy().await?;
     if removed > 0 {
-        context.info(format!("removed what the killed run left running: {removed}"));
+        context.info(format!("removed what a killed run left beside the services: {removed}"));
     }
     Ok(())
 }
 
-async fn reach_again(journal: &OpenJournal) -> Result<Reach, Error> {
+async fn reach_again(context: &Context, journal: &OpenJournal) -> Result<Arc<dyn Provider>, Error> {
     match &journal.way {
-        Some(Way::Config(path)) => reach_by_config(path),
+        Some(Way::Config(path)) => Ok(reach_by_config(path)?.provider()),
         Some(Way::Docker(way)) => {
             let engine = Engine::connect(&way.endpoint).await.map_err(ProviderError::from)?;
-            reach_project(engine, Some(&way.project), Given::default()).await
+            let provider = DockerProvider::services_of(engine, &way.project, context.state.owner()?).await;
+            Ok(Arc::new(provider.map_err(ProviderError::from)?))
         }
         None => {
             let text = format!("the journal of `{}` names services but no way to them", journal.deployment);
@@ -130,8 +153,14 @@ pub fn reach_by_config(path: &Path) -> Result<Reach, Error> {
 }
 
 /// Finds a Compose project: the one that is named, or the only one that is an Infrahub deployment.
-pub async fn reach_project(engine: Engine, project: Option<&str>, given: Given) -> Result<Reach, Error> {
-    let provider = DockerProvider::open(engine, project, given).await.map_err(ProviderError::from)?;
+pub async fn reach_project(
+    context: &Context,
+    engine: Engine,
+    project: Option<&str>,
+    given: Given,
+) -> Result<Reach, Error> {
+    let owner = context.state.owner()?;
+    let provider = DockerProvider::open(engine, project, given, owner).await.map_err(ProviderError::from)?;
     Ok(Reach::Docker(Arc::new(provider)))
 }
 

@@ -1,6 +1,7 @@
 //! A deployment that a configuration file describes.
 //!
-//! Holds: [`Provider::stop`] returns only when the probe says stopped; a probe that says neither is an error at once.
+//! Holds: [`Provider::stop`] returns only when the probe says stopped; a probe that says neither is an error at once. A service
+//! has one part, itself.
 //! Does not: decide what to stop, or start again what it stopped (`ops` does).
 
 use std::path::Path;
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use super::config::{BespokeConfig, ComponentConfig, EditionSetting, ServiceConfig};
 use super::exec::{self, CommandSpec, ExecError};
 use super::secret::Masker;
-use super::{Provider, ProviderError, ServiceState};
+use super::{Part, Provider, ProviderError, ServiceState};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, DeploymentKind};
 
 /// How often a service that stops or starts is probed.
@@ -112,7 +113,14 @@ impl Provider for BespokeProvider {
         self.probe(self.service(service)?).await
     }
 
-    async fn stop(&self, service: &str) -> Result<(), ProviderError> {
+    async fn parts(&self, service: &str) -> Result<Vec<Part>, ProviderError> {
+        match self.config.service(service) {
+            None => Ok(vec![]),
+            Some(found) => Ok(vec![Part { name: service.to_owned(), state: self.probe(found).await? }]),
+        }
+    }
+
+    async fn stop(&self, service: &str, _parts: &[String]) -> Result<(), ProviderError> {
         let service = self.service(service)?;
         let since = Instant::now();
         let stopped = self.run(service, &service.stop, service.stop_timeout).await;
@@ -121,13 +129,13 @@ impl Provider for BespokeProvider {
         self.wait_for(service, ServiceState::Stopped, left).await
     }
 
-    async fn start(&self, service: &str) -> Result<(), ProviderError> {
+    async fn start(&self, service: &str, _parts: &[String]) -> Result<(), ProviderError> {
         let service = self.service(service)?;
         let started = self.run(service, &service.start, service.start_timeout).await;
         started.map_err(|source| failed(service, "start", source))
     }
 
-    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError> {
+    async fn wait_ready(&self, service: &str, _parts: &[String], timeout: Duration) -> Result<(), ProviderError> {
         let service = self.service(service)?;
         let Some(ready) = &service.ready else {
             return self.wait_for(service, ServiceState::Running, timeout).await;
@@ -169,6 +177,7 @@ pub fn info(component: &ComponentConfig, edition: EditionSetting) -> ComponentIn
     ComponentInfo {
         name: component.name.clone(),
         kind: component.kind,
+        service: component.service.clone(),
         stopped_for_dump,
         stopped_for_load: names(for_load),
         folder: component.path.clone(),

@@ -28,28 +28,62 @@ pub enum ServiceState {
     Stopped,
 }
 
+/// What of a service is stopped and started by itself: one container of several, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name within the deployment; it outlives a restart.
+    pub name: String,
+    /// Whether it runs.
+    pub state: ServiceState,
+}
+
+/// Work that a deployment does by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What tells it from others.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// How far it is, for people.
+    pub state: String,
+}
+
 /// Reaches one deployment.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// What is reached.
     fn deployment(&self) -> &Deployment;
 
-    /// Whether `service` runs, by its probe.
+    /// Whether any part of `service` runs.
     async fn state(&self, service: &str) -> Result<ServiceState, ProviderError>;
 
-    /// Stops `service` and returns when its probe says that it is stopped.
-    async fn stop(&self, service: &str) -> Result<(), ProviderError>;
+    /// The parts of `service`, running or not; none if there is no such service any more.
+    async fn parts(&self, service: &str) -> Result<Vec<Part>, ProviderError>;
 
-    /// Starts `service`; [`Provider::wait_ready`] tells when it serves.
-    async fn start(&self, service: &str) -> Result<(), ProviderError>;
+    /// Stops these parts of `service` and returns when they are stopped. One that is stopping already is waited for.
+    async fn stop(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
 
-    /// Waits until `service` serves, or `timeout` passes.
-    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError>;
+    /// Whether asking what is stopping already to stop waits for that very stop. Where a command stops it, that of a killed run
+    /// may still be at work, and would then stop what was started behind it.
+    fn can_join_stop(&self) -> bool {
+        false
+    }
+
+    /// Starts these parts of `service`; [`Provider::wait_ready`] tells when they serve.
+    async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError>;
+
+    /// Waits until these parts of `service` serve, or `timeout` passes.
+    async fn wait_ready(&self, service: &str, parts: &[String], timeout: Duration) -> Result<(), ProviderError>;
 
     /// The services that must serve before `service` starts, and that stop only when it is stopped: all that come before it,
     /// unless the provider knows better.
     fn after(&self, service: &str) -> Vec<String> {
         self.deployment().services.iter().take_while(|name| *name != service).cloned().collect()
+    }
+
+    /// Tasks that stopping services would interrupt; `None` where nobody can tell because nothing starts any.
+    async fn running_tasks(&self) -> Result<Option<Vec<Task>>, ProviderError> {
+        Ok(None)
     }
 
     /// Removes what a killed run may have left running beside the services; how many things that were. Called before
@@ -134,4 +168,20 @@ pub enum ProviderError {
         #[source]
         source: exec::ExecError,
     },
+}
+
+impl ProviderError {
+    /// Whether a server stopped, but not by itself.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Docker(DockerError::Killed { .. }))
+    }
+
+    /// Whether a service that did not stop said no, so that it is not on its way down.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoSuchService { .. } => true,
+            Self::Service { source, .. } => source.is_refusal(),
+            Self::NotInTime { .. } | Self::Docker(_) => false,
+        }
+    }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{State, StateError, io_error, read_if_there, replace};
-use crate::id::{ObjectId, RepositoryId, SnapshotId};
+use super::{State, StateError, add, io_error, read_if_there, replace};
+use crate::env::{SystemEntropy, random_bytes};
+use crate::id::{ObjectId, RepositoryId, SnapshotId, hex_of};
 
 /// A repository told of under a name.
 #[derive(Serialize, Deserialize)]
@@ -37,7 +38,27 @@ pub struct SeenMark {
     pub digest: ObjectId,
 }
 
+/// Who the runs of this state folder are, to others.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Owner {
+    owner: String,
+}
+
 impl State {
+    /// What tells the runs of this state folder from those of all others, on what they leave elsewhere. Random, made once.
+    pub fn owner(&self) -> Result<String, StateError> {
+        let path = self.root.join("facts").join("owner.json");
+        if let Some(fact) = read_fact::<Owner>(&path)? {
+            return Ok(fact.owner);
+        }
+        let made = Owner { owner: hex_of(&random_bytes::<8>(&SystemEntropy)) };
+        let bytes = serde_json::to_vec(&made).expect("a fact is plain data");
+        add(&path, &bytes).map_err(|source| io_error("write", &path, source))?;
+        // Another run may have been first.
+        Ok(read_fact::<Owner>(&path)?.unwrap_or(made).owner)
+    }
+
     /// The repository that was seen at a place. `location` holds no secret: it is written down.
     pub fn repository_at(&self, location: &str) -> Result<Option<RepositoryId>, StateError> {
         self.named("location-", location)
@@ -162,6 +183,25 @@ mod tests {
         state.set_last_head(ONE, "here", ObjectId::of(b"head")).unwrap();
         std::fs::write(state.seen_path(ONE, "here"), "").unwrap();
         assert!(matches!(state.seen(ONE, "here"), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn each_state_folder_has_one_owner_for_good() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let owners = folders.each_ref().map(|folder| State::open(folder.path()).unwrap().owner().unwrap());
+        assert_ne!(owners[0], owners[1]);
+        assert_eq!(State::open(folders[0].path()).unwrap().owner().unwrap(), owners[0]);
+        assert_eq!(std::fs::read_dir(folders[0].path().join("facts")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_was_first_to_add_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fact");
+        add(&path, b"first").unwrap();
+        add(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub enum JournalEntry {
     Stopping {
         /// The service.
         service: String,
+        /// Those of its parts that ran. None in journals of earlier versions: then it is all of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
     },
     /// A service has been stopped.
     Stopped {
@@ -49,6 +52,11 @@ pub enum JournalEntry {
         /// The service.
         service: String,
     },
+    /// A service that was stopped is not there any more: nothing is left to be started.
+    Gone {
+        /// The service.
+        service: String,
+    },
     /// The content of a component is about to be destroyed and replaced.
     Replacing {
         /// The component.
@@ -59,6 +67,13 @@ pub enum JournalEntry {
         /// The component.
         component: String,
     },
+    /// Services whose content must go before they start again, once the content of any component has been replaced.
+    ToClear {
+        /// The services.
+        services: Vec<String>,
+    },
+    /// That was done.
+    Cleared,
     /// The operation came to a part of its own.
     Phase {
         /// The part.
@@ -117,7 +132,7 @@ impl OpenJournal {
         let mut going_down = BTreeSet::new();
         for entry in &self.entries {
             match entry {
-                JournalEntry::Stopping { service } => {
+                JournalEntry::Stopping { service, .. } => {
                     going_down.insert(service.as_str());
                 }
                 JournalEntry::Stopped { service } => {
@@ -126,12 +141,61 @@ impl OpenJournal {
                 JournalEntry::WasRunning { .. }
                 | JournalEntry::Starting { .. }
                 | JournalEntry::Started { .. }
+                | JournalEntry::Gone { .. }
                 | JournalEntry::Replacing { .. }
                 | JournalEntry::Replaced { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
                 | JournalEntry::Phase { .. } => {}
             }
         }
         going_down
+    }
+
+    /// Those parts of a service that were stopped; none if the journal does not tell.
+    pub fn parts_of(&self, wanted: &str) -> Vec<String> {
+        let mut stopped: Vec<String> = Vec::new();
+        for entry in &self.entries {
+            match entry {
+                JournalEntry::Stopping { service, parts } if service == wanted => {
+                    stopped.extend(parts.iter().filter(|part| !stopped.contains(part)).cloned().collect::<Vec<_>>());
+                }
+                JournalEntry::Started { service } if service == wanted => stopped.clear(),
+                JournalEntry::Stopping { .. }
+                | JournalEntry::WasRunning { .. }
+                | JournalEntry::Stopped { .. }
+                | JournalEntry::Starting { .. }
+                | JournalEntry::Started { .. }
+                | JournalEntry::Gone { .. }
+                | JournalEntry::Replacing { .. }
+                | JournalEntry::Replaced { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
+                | JournalEntry::Phase { .. } => {}
+            }
+        }
+        stopped
+    }
+
+    /// Services whose content speaks of what is not there any more.
+    pub fn left_to_clear(&self) -> &[String] {
+        let (mut left, mut replaced): (&[String], bool) = (&[], false);
+        for entry in &self.entries {
+            match entry {
+                JournalEntry::ToClear { services } => left = services,
+                JournalEntry::Cleared => left = &[],
+                JournalEntry::Replaced { .. } => replaced = true,
+                JournalEntry::WasRunning { .. }
+                | JournalEntry::Stopping { .. }
+                | JournalEntry::Stopped { .. }
+                | JournalEntry::Starting { .. }
+                | JournalEntry::Started { .. }
+                | JournalEntry::Gone { .. }
+                | JournalEntry::Replacing { .. }
+                | JournalEntry::Phase { .. } => {}
+            }
+        }
+        if replaced { left } else { &[] }
     }
 
     /// Components whose replacing began and did not end.
@@ -150,6 +214,9 @@ impl OpenJournal {
                 | JournalEntry::Stopped { .. }
                 | JournalEntry::Starting { .. }
                 | JournalEntry::Started { .. }
+                | JournalEntry::Gone { .. }
+                | JournalEntry::ToClear { .. }
+                | JournalEntry::Cleared
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -326,15 +393,17 @@ fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
                     }
                 }
             }
-            JournalEntry::Stopping { service } | JournalEntry::Stopped { service } => {
+            JournalEntry::Stopping { service, .. } | JournalEntry::Stopped { service } => {
                 down.insert(service, true);
             }
-            JournalEntry::Started { service } => {
+            JournalEntry::Started { service } | JournalEntry::Gone { service } => {
                 down.insert(service, false);
             }
             JournalEntry::Starting { .. }
             | JournalEntry::Replacing { .. }
             | JournalEntry::Replaced { .. }
+            | JournalEntry::ToClear { .. }
+            | JournalEntry::Cleared
             | JournalEntry::Phase { .. } => {}
         }
     }
@@ -348,7 +417,12 @@ mod tests {
     const RUN: RunId = RunId::from_bytes([7; 16]);
 
     fn stopping(service: &str) -> JournalEntry {
-        JournalEntry::Stopping { service: service.to_owned() }
+        JournalEntry::Stopping { service: service.to_owned(), parts: vec![] }
+    }
+
+    fn stopping_parts(service: &str, parts: &[&str]) -> JournalEntry {
+        let parts = parts.iter().map(|part| (*part).to_owned()).collect();
+        JournalEntry::Stopping { service: service.to_owned(), parts }
     }
 
     fn started(service: &str) -> JournalEntry {
@@ -401,6 +475,50 @@ mod tests {
         let way = Way::Docker(DockerWay { endpoint, project: "infrahub".to_owned() });
         Journal::begin(&lock, "create", RUN, Some(way.clone())).unwrap();
         assert_eq!(state.open_journal("d").unwrap().unwrap().way, Some(way));
+    }
+
+    #[test]
+    fn a_journal_tells_which_parts_of_a_service_were_stopped_since_it_last_started() {
+        let entries = [
+            was_running(&["a", "b"]),
+            stopping_parts("a", &["a-1"]),
+            started("a"),
+            stopping_parts("a", &["a-2", "a-3"]),
+            stopping_parts("b", &["b-1"]),
+            stopping_parts("a", &["a-3", "a-4"]),
+        ];
+        let (_folder, state) = killed(&entries);
+        let left = state.open_journal("d").unwrap().unwrap();
+        assert_eq!(left.parts_of("a"), ["a-2", "a-3", "a-4"]);
+        assert!(left.parts_of("c").is_empty());
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_version_tells_no_parts() {
+        let (_folder, state) = killed(&[was_running(&["a"])]);
+        tear(&state, "{\"entry\":\"stopping\",\"service\":\"a\"}\n");
+        let left = state.open_journal("d").unwrap().unwrap();
+        assert_eq!((left.services_to_start.clone(), left.parts_of("a")), (vec!["a".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_queue_is_left_to_clear_from_when_anything_was_replaced_until_that_was_done() {
+        let to_clear = || JournalEntry::ToClear { services: vec!["queue".to_owned()] };
+        let replaced = || JournalEntry::Replaced { component: "database".to_owned() };
+        let left = |entries: &[JournalEntry]| {
+            let (_folder, state) = killed(entries);
+            state.open_journal("d").unwrap().unwrap().left_to_clear().to_vec()
+        };
+        assert!(left(&[to_clear()]).is_empty());
+        assert_eq!(left(&[to_clear(), replaced()]), ["queue"]);
+        assert!(left(&[to_clear(), replaced(), JournalEntry::Cleared]).is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_gone_is_not_started() {
+        let gone = JournalEntry::Gone { service: "a".to_owned() };
+        let (_folder, state) = killed(&[was_running(&["a", "b"]), stopping("b"), stopping("a"), gone]);
+        assert_eq!(state.open_journal("d").unwrap().unwrap().services_to_start, ["b"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! `INFRAHUB_TEST_PARTS` names the folder of scripts that bring them up (`tests/parts`); without it each test prints what it
 //! did not test.
 
+mod cut;
+mod mishaps;
 mod project;
 mod speed;
 #[path = "../support/mod.rs"]

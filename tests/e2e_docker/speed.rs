@@ -27,7 +27,9 @@ const RATIO_MIN: f64 = 0.5;
 async fn provider(real: &Project) -> DockerProvider {
     let endpoint = Endpoint { host: real.engine().to_owned(), tls: None };
     let engine = Engine::connect(&endpoint).await.expect("the engine answers");
-    DockerProvider::open(engine, Some(real.name()), Given::default()).await.expect("the project is there")
+    DockerProvider::open(engine, Some(real.name()), Given::default(), "tests".to_owned())
+        .await
+        .expect("the project is there")
 }
 
 fn command(provider: &DockerProvider, script: &str) -> CommandSpec {

@@ -262,6 +262,7 @@ impl Stage {
                 let info = ComponentInfo {
                     name: name.clone(),
                     kind: ComponentKind::Opaque,
+                    service: None,
                     stopped_for_dump: vec![],
                     stopped_for_load: vec![],
                     folder: None,

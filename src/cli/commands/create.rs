@@ -83,11 +83,13 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         exclude: excluded(&flags.exclude, flags.legacy.exclude_taskmanager),
         tags: flags.tag.iter().cloned().collect(),
         allow_partial: flags.allow_partial,
+        may_fail: vec![],
         allow_raw: flags.allow_raw,
         allow_shrink: flags.allow_shrink,
         dedup_own: flags.dedup_own,
         stage: stage(flags)?,
         wait: flags.wait,
+        wait_for_tasks: (!flags.force).then_some(flags.wait_for_tasks),
     })
 }
 

@@ -12,7 +12,9 @@ pub async fn run(session: &Session, deployment: Option<&str>) -> Result<Exit, Fa
     let resumed = resume(&session.context, deployment).await?;
     let document: Vec<_> = resumed
         .iter()
-        .map(|run| json!({ "deployment": run.deployment, "operation": run.operation, "started": run.started }))
+        .map(|run| {
+            json!({ "deployment": run.deployment, "operation": run.operation, "started": run.started, "gone": run.gone })
+        })
         .collect();
     session.out.done(Exit::Done, &document, || text(&resumed))
 }
@@ -27,7 +29,9 @@ fn text(resumed: &[Resumed]) -> String {
         } else {
             format!("started {}", run.started.join(", "))
         };
-        format!("`{}` of deployment `{}`: {started}\n", run.operation, run.deployment)
+        let gone =
+            if run.gone.is_empty() { String::new() } else { format!("; not there any more: {}", run.gone.join(", ")) };
+        format!("`{}` of deployment `{}`: {started}{gone}\n", run.operation, run.deployment)
     };
     resumed.iter().map(line).collect()
 }

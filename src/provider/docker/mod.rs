@@ -14,6 +14,7 @@ mod one_off;
 mod project;
 mod services;
 mod store;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
 use super::secret::Masker;
-use super::{Provider, ProviderError, ServiceState};
+use super::{Part, Provider, ProviderError, ServiceState, Task};
 use crate::deployment::{Deployment, DeploymentKind, DockerWay};
 
 /// The service whose server must end by itself.
@@ -67,16 +68,19 @@ pub struct DockerProvider {
     /// Why the artifact store cannot be read, if it cannot.
     store_problem: Option<String>,
     given: Given,
+    /// Whose runs these are: what tells our containers from those of another machine's run.
+    owner: String,
     masker: Masker,
 }
 
 impl DockerProvider {
-    /// Finds the project: the one that is `named`, or the only Infrahub deployment of this engine.
+    /// Finds the project: the one that is `named`, or the only Infrahub deployment of this engine. `owner` is whose runs these
+    /// are.
     ///
     /// # Errors
     ///
     /// When there is none, more than one, or not that one.
-    pub async fn open(engine: Engine, named: Option<&str>, given: Given) -> Result<Self, DockerError> {
+    pub async fn open(engine: Engine, named: Option<&str>, given: Given, owner: String) -> Result<Self, DockerError> {
         let (project, containers) = project::choose(&engine, named).await?;
         let found = services::found(&containers);
         let place = engine.endpoint().host.clone();
@@ -91,7 +95,29 @@ impl DockerProvider {
         let store = store::find(&engine, &containers).await?;
         deployment.components = services::components(&deployment.services, &store);
         let (engine, store_problem) = (Arc::new(engine), store.folder.err());
-        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, masker: Masker::default() })
+        let masker = Masker::default();
+        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, owner, masker })
+    }
+
+    /// Finds the services of a project and nothing else of it, to start what a killed run stopped: no component is there, and
+    /// services that are gone are none.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub async fn services_of(engine: Engine, project: &str, owner: String) -> Result<Self, DockerError> {
+        let containers = project::all(&engine).await?.remove(project).unwrap_or_default();
+        let found = services::found(&containers);
+        let way = DockerWay { endpoint: engine.endpoint().clone(), project: project.to_owned() };
+        let deployment = Deployment {
+            name: project.to_owned(),
+            kind: DeploymentKind::Docker,
+            services: found.order,
+            components: Vec::new(),
+            evidence: format!("services of Compose project `{project}`"),
+        };
+        let (engine, given, masker) = (Arc::new(engine), Given::default(), Masker::default());
+        Ok(Self { engine, way, deployment, after: found.after, store_problem: None, given, owner, masker })
     }
 
     /// How it is reached again.
@@ -115,10 +141,22 @@ impl DockerProvider {
         InService { engine, project, service: service.to_owned() }
     }
 
+    /// Whether a command can run in a container of `service`: one that is restarted over and over counts as running, but cannot
+    /// be entered.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub async fn can_be_entered(&self, service: &str) -> Result<bool, DockerError> {
+        let containers = self.containers(service).await?;
+        Ok(containers.iter().any(|container| container.state == ContainerSummaryStateEnum::RUNNING))
+    }
+
     /// Where commands run beside the containers of `service`, which may be stopped.
     pub fn beside(&self, service: &str, user: User, entrypoint: Option<Vec<String>>) -> Beside {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
-        Beside { engine, project, service: service.to_owned(), user, entrypoint }
+        let (service, owner) = (service.to_owned(), self.owner.clone());
+        Beside { engine, project, service, owner, user, entrypoint }
     }
 
     /// How Neo4j is entered.
@@ -168,15 +206,15 @@ impl DockerProvider {
         Ok(config.and_then(|config| config.user).unwrap_or_default())
     }
 
-    /// Whether `path` of a service's first container lies on a volume or a folder of the host.
+    /// The paths of a service's first container that lie on a volume or a folder of the host.
     ///
     /// # Errors
     ///
     /// When the container cannot be asked.
-    pub async fn is_mounted(&self, service: &str, path: &str) -> Result<bool, DockerError> {
+    pub async fn mounted(&self, service: &str) -> Result<Vec<String>, DockerError> {
         let first = self.containers(service).await?.remove(0);
         let mounts = project::inspect(&self.engine, &first.id).await?.mounts.unwrap_or_default();
-        Ok(mounts.iter().any(|mount| mount.destination.as_deref() == Some(path)))
+        Ok(mounts.into_iter().filter_map(|mount| mount.destination).collect())
     }
 
     async fn variables(&self, service: &str) -> Result<credentials::Variables, DockerError> {
@@ -187,6 +225,13 @@ impl DockerProvider {
 
     async fn containers(&self, service: &str) -> Result<Vec<Container>, DockerError> {
         project::of_service(&self.engine, &self.way.project, service).await
+    }
+
+    /// Those containers of a service that have these names, or all if there are none.
+    async fn named(&self, service: &str, names: &[String]) -> Result<Vec<Container>, DockerError> {
+        let mut containers = self.containers(service).await?;
+        containers.retain(|container| names.is_empty() || names.contains(&container.name));
+        Ok(containers)
     }
 
     async fn stop_container(&self, container: &Container) -> Result<(), DockerError> {
@@ -269,19 +314,36 @@ impl Provider for DockerProvider {
         Ok(if states?.contains(&true) { ServiceState::Running } else { ServiceState::Stopped })
     }
 
-    async fn stop(&self, service: &str) -> Result<(), ProviderError> {
-        let containers = self.containers(service).await?;
+    /// Its containers, by their names: they outlive it that a container is made anew.
+    async fn parts(&self, service: &str) -> Result<Vec<Part>, ProviderError> {
+        let containers = match self.containers(service).await {
+            Err(DockerError::NoContainer { .. }) => vec![],
+            found => found?,
+        };
+        let part = |container: Container| {
+            let state = if runs(&container)? { ServiceState::Running } else { ServiceState::Stopped };
+            Ok(Part { name: container.name, state })
+        };
+        containers.into_iter().map(part).collect()
+    }
+
+    async fn stop(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
+        let containers = self.named(service, parts).await?;
         let stopped = join_all(containers.iter().map(|container| self.stop_container(container))).await;
         stopped.into_iter().collect::<Result<(), _>>()?;
         Ok(())
     }
 
-    async fn start(&self, service: &str) -> Result<(), ProviderError> {
+    fn can_join_stop(&self) -> bool {
+        true
+    }
+
+    async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
         if service == DATABASE {
             // One of ours that is left would hold the lock of the store.
             self.tidy().await?;
         }
-        let containers = self.containers(service).await?;
+        let containers = self.named(service, parts).await?;
         let start = |container: &Container| {
             let (what, id) = (format!("start container `{}`", container.name), container.id.clone());
             async move { self.engine.ask(what, self.engine.docker().start_container(&id, None)).await }
@@ -291,11 +353,16 @@ impl Provider for DockerProvider {
         Ok(())
     }
 
-    async fn wait_ready(&self, service: &str, timeout: Duration) -> Result<(), ProviderError> {
+    async fn wait_ready(&self, service: &str, parts: &[String], timeout: Duration) -> Result<(), ProviderError> {
         let since = Instant::now();
         loop {
             let mut all = true;
-            for container in self.containers(service).await? {
+            let containers = self.named(service, parts).await?;
+            if containers.is_empty() {
+                let (project, service) = (self.way.project.clone(), service.to_owned());
+                return Err(DockerError::NoContainer { project, service }.into());
+            }
+            for container in containers {
                 all &= self.serves(&container).await?;
             }
             if all {
@@ -309,8 +376,12 @@ impl Provider for DockerProvider {
         }
     }
 
+    async fn running_tasks(&self) -> Result<Option<Vec<Task>>, ProviderError> {
+        Ok(tasks::running(self).await?)
+    }
+
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        Ok(one_off::remove_left(&self.engine, &self.way.project).await?)
+        Ok(one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?)
     }
 
     async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {

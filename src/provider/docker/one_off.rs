@@ -1,32 +1,49 @@
 //! A command in a container of its own: same image, same variables, same volumes as a service whose containers are stopped.
 //!
-//! Holds: such a container is labelled with its project, so that whoever comes after a killed run finds and removes it. Its
+//! Holds: such a container is labelled with its project and with whose run made it, so that who comes after a killed run finds
+//! and removes it, and leaves alone what another machine's run is working in. Its
 //! output is not logged by the engine: a log of a dump would fill the disk. It has no network. Whoever waits for its end
 //! comes back only when it is removed, since it may hold the lock of a database.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
 };
-use futures::StreamExt as _;
 
 use super::attached::Pump;
 use super::engine::Engine;
 use super::error::DockerError;
 use super::project;
+use crate::env::{Clock as _, SystemClock};
+use crate::provider::exec::TOTAL_TIMEOUT_DEFAULT;
 use crate::provider::exec::place::{Place, Placed, PlacedCommand, PlacedProcess};
 
 /// The label of our containers; its value is the project that they work for.
 pub const LABEL: &str = "infrahub-backup.project";
+
+/// The label that says whose run made it: the owner of a state folder.
+pub const OWNER_LABEL: &str = "infrahub-backup.owner";
+
+/// From this age on, in seconds, a container is removed whoever made it: one day. No command runs for that long.
+const ABANDONED_SECONDS: i64 = 24 * 3600;
+const _: () = assert!(TOTAL_TIMEOUT_DEFAULT.as_secs() < 24 * 3600, "what is abandoned must have ended");
+
+/// How long a removal that somebody else began may take, and how often it is looked at.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
+const REMOVE_PERIOD: Duration = Duration::from_millis(100);
+
+/// How long the engine may take to know that a container whose output has ended does not run, and how often it is asked.
+const CODE_TIMEOUT: Duration = Duration::from_secs(30);
+const CODE_PERIOD: Duration = Duration::from_millis(50);
 
 /// The user that a one-off command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +60,8 @@ pub struct Beside {
     pub(super) engine: Arc<Engine>,
     pub(super) project: String,
     pub(super) service: String,
+    /// Whose runs these are.
+    pub(super) owner: String,
     pub(super) user: User,
     /// What stands in for the image's entry point, if that shall not run; one empty word for nothing.
     pub(super) entrypoint: Option<Vec<String>>,
@@ -100,7 +119,10 @@ impl Beside {
             working_dir: cwd.map(|path| path.display().to_string()),
             entrypoint: self.entrypoint.clone(),
             cmd: Some(argv),
-            labels: Some(HashMap::from([(LABEL.to_owned(), self.project.clone())])),
+            labels: Some(HashMap::from([
+                (LABEL.to_owned(), self.project.clone()),
+                (OWNER_LABEL.to_owned(), self.owner.clone()),
+            ])),
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
@@ -148,16 +170,21 @@ impl OneOff {
         Ok((stdin.then_some(Box::new(attached.input) as _), stdout, stderr))
     }
 
+    /// Its exit code, once its output has ended. A connection may be closed between two pieces of output: then the container
+    /// runs on, and what came is not all of it.
     async fn exit_code(&self) -> Result<i32, DockerError> {
-        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
-        // What it says is asked once more below: an error here may only mean a code other than 0.
-        let _ = Box::pin(self.engine.docker().wait_container(&self.id, Some(options))).next().await;
         let missing = || DockerError::Answer { about: self.id.clone(), what: "exit code" };
-        let state = project::inspect(&self.engine, &self.id).await?.state.ok_or_else(missing)?;
-        if state.running == Some(true) {
-            return Err(missing());
+        let since = Instant::now();
+        loop {
+            let state = project::inspect(&self.engine, &self.id).await?.state.ok_or_else(missing)?;
+            if state.running == Some(false) {
+                return state.exit_code.and_then(|code| i32::try_from(code).ok()).ok_or_else(missing);
+            }
+            if since.elapsed() >= CODE_TIMEOUT {
+                return Err(DockerError::RunsOn { container: self.id.clone() });
+            }
+            tokio::time::sleep(CODE_PERIOD).await;
         }
-        state.exit_code.and_then(|code| i32::try_from(code).ok()).ok_or_else(missing)
     }
 
     async fn remove(&mut self) {
@@ -201,25 +228,60 @@ impl Drop for OneOff {
 async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError> {
     // Volumes stay: all that it has are those of the service.
     let options = RemoveContainerOptionsBuilder::default().force(true).v(false).build();
-    match engine.ask("remove a container", engine.docker().remove_container(id, Some(options))).await {
-        // Gone, or on its way: that is what was wanted.
-        Err(DockerError::Request {
-            source: bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. },
-            ..
-        }) => Ok(()),
-        result => result,
+    let since = Instant::now();
+    loop {
+        let removing = engine.docker().remove_container(id, Some(options.clone()));
+        let removed = engine.ask("remove a container", removing).await;
+        match removed.as_ref().err().and_then(DockerError::status) {
+            Some(404) => return Ok(()),
+            // Somebody else is at it. It is gone when it is not found, not before: it may hold the lock of a database.
+            Some(409) if since.elapsed() < REMOVE_TIMEOUT => tokio::time::sleep(REMOVE_PERIOD).await,
+            Some(_) | None => return removed,
+        }
     }
 }
 
-/// Removes whatever of ours is left for `project`; how many.
-pub(super) async fn remove_left(engine: &Engine, project: &str) -> Result<usize, DockerError> {
+/// Removes what is left for `project` of the runs of `owner`, and what anybody abandoned; how many that were.
+pub(super) async fn remove_left(engine: &Engine, project: &str, owner: &str) -> Result<usize, DockerError> {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={project}")])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let found = engine.ask("list containers", engine.docker().list_containers(Some(options))).await?;
+    let now = SystemClock.now().as_second();
     let mut removed = 0;
-    for id in found.into_iter().filter_map(|container| container.id) {
-        remove(engine, &id).await?;
-        removed += 1;
+    for container in found.into_iter().filter(|container| is_left(container, owner, now)) {
+        if let Some(id) = container.id {
+            remove(engine, &id).await?;
+            removed += 1;
+        }
     }
     Ok(removed)
+}
+
+/// Whether nobody works in a container of ours: `owner` has the deployment locked, and asks.
+fn is_left(container: &ContainerSummary, owner: &str, now: i64) -> bool {
+    let label = container.labels.as_ref().and_then(|labels| labels.get(OWNER_LABEL));
+    let abandoned = container.created.is_some_and(|created| now.saturating_sub(created) >= ABANDONED_SECONDS);
+    abandoned || label.is_some_and(|label| label == owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ones_own_containers_are_left_over_until_they_are_a_day_old() {
+        let container = |owner: Option<&str>, created| ContainerSummary {
+            labels: owner.map(|owner| HashMap::from([(OWNER_LABEL.to_owned(), owner.to_owned())])),
+            created: Some(created),
+            ..ContainerSummary::default()
+        };
+        let now = 10 * ABANDONED_SECONDS;
+        assert!(is_left(&container(Some("us"), now), "us", now));
+        for other in [Some("them"), None] {
+            assert!(!is_left(&container(other, now - ABANDONED_SECONDS + 1), "us", now));
+            assert!(is_left(&container(other, now - ABANDONED_SECONDS), "us", now));
+            // A clock that is ahead of ours.
+            assert!(!is_left(&container(other, now + 60), "us", now));
+        }
+    }
 }

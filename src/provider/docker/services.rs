@@ -73,6 +73,7 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
     let mut components = vec![ComponentInfo {
         name: DATABASE.to_owned(),
         kind: ComponentKind::Neo4j,
+        service: Some(DATABASE.to_owned()),
         stopped_for_dump: only(&[&[DATABASE][..], &WRITERS].concat()),
         stopped_for_load: for_load(&[DATABASE]),
         folder: None,
@@ -81,6 +82,7 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
         components.push(ComponentInfo {
             name: TASK_MANAGER_DB.to_owned(),
             kind: ComponentKind::Postgres,
+            service: Some(TASK_MANAGER_DB.to_owned()),
             stopped_for_dump: vec![],
             stopped_for_load: for_load(&[]),
             folder: None,
@@ -89,6 +91,7 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
     components.push(ComponentInfo {
         name: ARTIFACTS.to_owned(),
         kind: ComponentKind::Artifacts,
+        service: None,
         stopped_for_dump: vec![],
         stopped_for_load: services.iter().filter(|name| store.users.contains(name)).cloned().collect(),
         folder: store.folder.as_ref().ok().cloned(),
@@ -100,21 +103,83 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
 /// emptied, or why it was not.
 pub(super) async fn clear(provider: &DockerProvider, service: &str) -> Result<Option<String>, DockerError> {
     let Some((_, path)) = TRANSIENT.iter().find(|(name, _)| *name == service) else { return Ok(None) };
-    if !provider.is_mounted(service, path).await? {
+    let mounted = provider.mounted(service).await?;
+    if !mounted.iter().any(|mount| mount == path) {
         return Ok(Some(format!("`{path}` of `{service}` is on no volume and was left as it is")));
     }
-    let mut spec = CommandSpec::new(["find", path, "-mindepth", "1", "-delete"].map(str::to_owned).to_vec());
+    let below: Vec<&String> = mounted.iter().filter(|mount| is_below(mount, path)).collect();
+    let mut spec = CommandSpec::new(find_and_delete(path, &below));
     // An empty word instead of the image's entry point: the command runs as it is.
     let entrypoint = Some(vec![String::new()]);
     spec.place = Some(Arc::new(provider.beside(service, User::Named("0:0".to_owned()), entrypoint)));
     let done = exec::run(&spec, provider.masker()).await;
     done.map_err(|source| DockerError::NotCleared { service: service.to_owned(), source: Box::new(source) })?;
-    Ok(Some(format!("emptied `{path}` of `{service}`")))
+    let but: String = below.iter().map(|mount| format!(", but not `{mount}`, which is another volume")).collect();
+    Ok(Some(format!("emptied `{path}` of `{service}`{but}")))
+}
+
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder.trim_end_matches('/')).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
+}
+
+/// Deletes all that is in `path`, less what is mounted `below` it, and the folders on the way there. That a file system is
+/// another one does not tell: two volumes may lie on one.
+fn find_and_delete(path: &str, below: &[&String]) -> Vec<String> {
+    let mut argv = ["find", path, "-xdev", "-mindepth", "1"].map(str::to_owned).to_vec();
+    let mut leave = |pattern: String| argv.extend(["!".to_owned(), "-path".to_owned(), pattern]);
+    for mount in below {
+        leave(format!("{}/*", literal(mount)));
+        let way = mount.match_indices('/').map(|(at, _)| &mount[..at]).filter(|folder| is_below(folder, path));
+        way.chain([mount.as_str()]).for_each(|folder| leave(literal(folder)));
+    }
+    argv.push("-delete".to_owned());
+    argv
+}
+
+/// A pattern that only this path fits.
+fn literal(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if "*?[]\\".contains(letter) {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_below_a_folder_that_is_emptied_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().display().to_string();
+        let mount = format!("{root}/a/m*nt");
+        for path in ["a/m*nt/deep/er", "a/mint/x", "a/b", "c/d"] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let argv = find_and_delete(&root, &[&mount]);
+        let found = std::process::Command::new(&argv[0]).args(&argv[1..]).status().unwrap();
+        assert!(found.success(), "{argv:?}");
+        let names = |path: &str| {
+            let found = std::fs::read_dir(folder.path().join(path)).unwrap();
+            found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (names(""), names("a"), names("a/m*nt/deep")),
+            (vec!["a".to_owned()], vec!["m*nt".to_owned()], vec!["er".to_owned()])
+        );
+    }
+
+    #[test]
+    fn only_a_whole_name_lies_below() {
+        assert!(is_below("/data/a", "/data") && is_below("/data/a", "/data/"));
+        assert!(!is_below("/data", "/data") && !is_below("/database/a", "/data") && !is_below("/data/", "/data"));
+    }
 
     #[test]
     fn a_service_starts_behind_those_that_it_needs() {

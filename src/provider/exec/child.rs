@@ -69,7 +69,7 @@ impl Running {
             process: parts.process,
             stdin: parts.stdin,
             stdout: parts.stdout,
-            command: masker.mask(&spec.display()),
+            command: spec.display(masker),
             started: parts.started,
             stall_timeout: spec.stall_timeout,
             total_timeout: spec.total_timeout,
@@ -195,9 +195,9 @@ async fn spawn_child(spec: &CommandSpec, masker: &Masker, streams: Streams) -> R
     for name in OWN_SECRET_VARIABLES {
         command.env_remove(name);
     }
-    let shown = masker.mask(&spec.display());
+    let shown = spec.display(masker);
     let started = Instant::now();
-    let mut child = command.spawn().map_err(|source| not_started(source, spec, program, &shown, masker))?;
+    let mut child = command.spawn().map_err(|source| not_started(source, spec, program, &shown))?;
     let id = child.id().expect("a child that was not waited for has an id");
     let group = i32::try_from(id).ok().and_then(Pid::from_raw);
     let stderr = Box::new(child.stderr.take().expect("standard error is piped"));
@@ -222,7 +222,7 @@ async fn start_placed(
     let command = PlacedCommand { argv, env, cwd: spec.cwd.clone(), stdin: streams == Streams::Input };
     let started = Instant::now();
     let placed = place.start(command).await;
-    let placed = placed.map_err(|source| ExecError::Spawn { command: masker.mask(&spec.display()), source })?;
+    let placed = placed.map_err(|source| ExecError::Spawn { command: spec.display(masker), source })?;
     let stdout = (streams == Streams::Output).then_some(placed.stdout);
     let process = Process::Placed(placed.process);
     Ok(Parts { process, stdin: placed.stdin, stdout, stderr: placed.stderr, started })
@@ -246,7 +246,7 @@ async fn variables(spec: &CommandSpec, masker: &Masker) -> Result<Vec<(String, Z
             EnvValue::Plain(text) => text.clone(),
             EnvValue::Secret(source) => {
                 let secret = source.read().await.map_err(|source| ExecError::Secret {
-                    command: masker.mask(&spec.display()),
+                    command: spec.display(masker),
                     variable: name.to_owned(),
                     source: Box::new(source),
                 })?;
@@ -259,10 +259,10 @@ async fn variables(spec: &CommandSpec, masker: &Masker) -> Result<Vec<(String, Z
     Ok(variables)
 }
 
-fn not_started(source: std::io::Error, spec: &CommandSpec, program: &str, shown: &str, masker: &Masker) -> ExecError {
+fn not_started(source: std::io::Error, spec: &CommandSpec, program: &str, shown: &str) -> ExecError {
     let no_folder = spec.cwd.as_ref().is_some_and(|folder| !folder.is_dir());
     if source.kind() == std::io::ErrorKind::NotFound && !no_folder {
-        ExecError::NotFound { program: masker.mask(program), command: shown.to_owned() }
+        ExecError::NotFound { program: program.to_owned(), command: shown.to_owned() }
     } else {
         ExecError::Spawn { command: shown.to_owned(), source }
     }

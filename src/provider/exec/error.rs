@@ -122,6 +122,20 @@ pub enum ExecError {
 }
 
 impl ExecError {
+    /// Whether the command never ran, or ended by itself with another code than 0.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Empty | Self::NotFound { .. } | Self::Spawn { .. } | Self::Secret { .. } | Self::Exit { .. } => true,
+            Self::Io { .. }
+            | Self::Signal { .. }
+            | Self::Stalled { .. }
+            | Self::TotalTimeout { .. }
+            | Self::BrokenPipe { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::Unread { .. } => false,
+        }
+    }
+
     /// The same without what the command said.
     #[must_use]
     pub fn without_log(mut self) -> Self {

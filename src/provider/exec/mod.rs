@@ -88,10 +88,17 @@ impl CommandSpec {
         }
     }
 
-    /// The command for people, with quotes where a shell would need them. Not masked yet.
-    fn display(&self) -> String {
-        let words: Vec<_> = self.wrap.iter().chain(&self.argv).map(|word| quoted(word)).collect();
-        words.join(" ")
+    /// The command for people, with quotes where a shell would need them.
+    ///
+    /// Masked is what a configuration may have written there, less the names of programs. A command in a place of its own has
+    /// this program's words only, and none of them is a secret: `neo4j-admin` is shown also where the password is `admin`.
+    fn display(&self, masker: &Masker) -> String {
+        let (wrap, ours) = (self.wrap.iter().enumerate(), self.place.is_some());
+        let words = wrap.chain(self.argv.iter().enumerate()).map(|(at, word)| {
+            let word = quoted(word);
+            if ours || at == 0 { word } else { masker.mask(&word) }
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -181,5 +188,46 @@ async fn read_bounded(pipe: &mut Reading, bytes: &mut Vec<u8>) {
         if !matches!(pipe.read_buf(bytes).await, Ok(1..)) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::place::{Placed, PlacedCommand};
+    use super::*;
+    use crate::provider::secret::Secret;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    #[async_trait]
+    impl Place for Nowhere {
+        async fn start(&self, _: PlacedCommand) -> std::io::Result<Placed> {
+            Err(std::io::Error::other("nowhere"))
+        }
+    }
+
+    fn command(words: &[&str]) -> CommandSpec {
+        CommandSpec::new(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_password_that_is_a_common_word_hides_no_word_of_ours() {
+        let masker = Masker::default();
+        masker.add(&Secret::new("admin".to_owned()));
+        let mut spec = command(&["neo4j-admin", "database", "dump", "neo4j"]);
+        spec.place = Some(Arc::new(Nowhere));
+        assert_eq!(spec.display(&masker), "neo4j-admin database dump neo4j");
+    }
+
+    #[test]
+    fn of_a_configured_command_only_the_names_of_programs_are_never_masked() {
+        let masker = Masker::default();
+        masker.add(&Secret::new("admin".to_owned()));
+        let mut spec = command(&["/opt/neo4j-admin", "--user=neo4j", "--password=admin"]);
+        spec.wrap = vec!["run-as-admin".to_owned(), "admin".to_owned()];
+        assert_eq!(spec.display(&masker), "run-as-admin *** /opt/neo4j-admin --user=neo4j --password=***");
     }
 }
