@@ -4,21 +4,24 @@
 //! soon as the last dump process has ended well; copy folders; make packs, index and manifest durable, in that order. A
 //! component that fails fails the run, and no snapshot is made (`allow_partial` keeps the others).
 
+mod dumper;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::dumper::Dumper;
 use super::evidence::{Recorder, StepFacts};
 pub use super::files::{BroughtSource, FilesSource};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
-use super::{Context, TOOL, artifacts, resume, streams, tasks};
+use super::{Context, TOOL, resume, tasks};
 use crate::component::files::FileDump;
-use crate::component::{self, Component, DumpStream, OpenComponents};
+use crate::component::{self, Component, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Manifest, Sizes, Window};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
 use crate::provider::{Provider, Reach, ServiceState};
@@ -251,7 +254,7 @@ struct Opened {
     folders: Vec<ComponentInfo>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn phase(&mut self, name: &str) -> Result<(), Error> {
         self.context.events.message(super::Level::Debug, &format!("phase: {name}"));
         Ok(self.journal.note(JournalEntry::Phase { name: name.to_owned() })?)
@@ -294,17 +297,19 @@ impl Run<'_> {
                 ComponentKind::Postgres | ComponentKind::Artifacts | ComponentKind::Opaque => Inspection::default(),
             };
             let record = if info.folder.is_some() {
-                self.folder(&session, info, Consistency::Given).await
+                self.dumper().folder(&session, info, Consistency::Given).await
             } else {
                 let path = files.path(&info.name).expect("a stream component of files has a path");
                 match FileDump::open(&info.name, path).await {
                     Ok(dump) => {
-                        self.stream(&session, info, &inspection, Box::new(dump), Consistency::Given, &known).await
+                        self.dumper()
+                            .stream(&session, info, &inspection, Box::new(dump), Consistency::Given, &known)
+                            .await
                     }
                     Err(error) => Err(error.into()),
                 }
             };
-            records.push(self.or_failed(info, Consistency::Given, record)?);
+            records.push(self.dumper().or_failed(info, Consistency::Given, record)?);
         }
         self.commit(session, records, files.infrahub_version.clone(), &known, None).await
     }
@@ -318,11 +323,11 @@ impl Run<'_> {
             let info = component.info();
             let record = match (component.inspect().await, component.dump().await) {
                 (Ok(inspection), Ok(dump)) => {
-                    self.stream(&session, info, &inspection, dump, Consistency::Given, &known).await
+                    self.dumper().stream(&session, info, &inspection, dump, Consistency::Given, &known).await
                 }
                 (Err(error), _) | (_, Err(error)) => Err(error.into()),
             };
-            records.push(self.or_failed(info, Consistency::Given, record)?);
+            records.push(self.dumper().or_failed(info, Consistency::Given, record)?);
         }
         self.commit(session, records, None, &known, None).await
     }
@@ -344,33 +349,52 @@ impl Run<'_> {
             paused.stop(self.context, self.recorder, self.journal, &stops).await?;
         }
         self.phase("dump")?;
+        let dumper = self.dumper();
+        // Where nothing is stopped, nothing is gained by having two dumps open at a time.
+        let held = match stops.is_empty() {
+            true => vec![],
+            false => dumper.hold(&opened.streams, &inspections).await?,
+        };
         let mut records = Vec::new();
-        for (component, inspection) in opened.streams.iter().zip(&inspections) {
+        for (at, (component, inspection)) in opened.streams.iter().zip(&inspections).enumerate() {
+            if held.iter().any(|held| held.at == at) {
+                continue;
+            }
             let info = component.info();
             let consistency =
                 if info.stopped_for_dump.is_empty() { Consistency::Online } else { Consistency::Quiesced };
             let record = match component.dump().await {
-                Ok(dump) => self.stream(&session, info, inspection, dump, consistency, &known).await,
+                Ok(dump) => dumper.stream(&session, info, inspection, dump, consistency, &known).await,
                 Err(error) => Err(error.into()),
             };
-            records.push(self.or_failed(info, consistency, record)?);
+            records.push(dumper.or_failed(info, consistency, record)?);
         }
         let (inside, outside): (Vec<_>, Vec<_>) =
             opened.folders.iter().partition(|info| !info.stopped_for_dump.is_empty());
         for info in inside {
-            let record = self.folder(&session, info, Consistency::Quiesced).await;
-            records.push(self.or_failed(info, Consistency::Quiesced, record)?);
+            let record = dumper.folder(&session, info, Consistency::Quiesced).await;
+            records.push(dumper.or_failed(info, Consistency::Quiesced, record)?);
         }
         if !paused.services().is_empty() {
             self.phase("start")?;
         }
         // A service that does not start again does not undo the dump: the snapshot is made, and the error told.
-        let not_running = paused.start(self.context, self.recorder, self.journal).await.err();
+        let starting = paused.start(self.context, self.recorder, self.journal);
+        let (started, taken) = tokio::join!(starting, dumper.take(&session, held, &known));
+        let not_running = started.err();
+        for (at, record) in taken? {
+            records.insert(at.min(records.len()), record);
+        }
         for info in outside {
-            let record = self.folder(&session, info, Consistency::Online).await;
-            records.push(self.or_failed(info, Consistency::Online, record)?);
+            let record = dumper.folder(&session, info, Consistency::Online).await;
+            records.push(dumper.or_failed(info, Consistency::Online, record)?);
         }
         self.commit(session, records, None, &known, not_running).await
+    }
+
+    fn dumper(&self) -> Dumper<'a> {
+        let Self { context, repository, plan, recorder, .. } = self;
+        Dumper { context, repository, plan, recorder }
     }
 
     async fn begin(&mut self) -> Result<(WriteSession, Known), Error> {
@@ -419,94 +443,6 @@ impl Run<'_> {
             inspections.push(self.recorder.end_with(self.context, step, result.and_then(|found| Ok(found?)), facts)?);
         }
         Ok(inspections)
-    }
-
-    async fn stream(
-        &self,
-        session: &WriteSession,
-        info: &ComponentInfo,
-        inspection: &Inspection,
-        dump: Box<dyn DumpStream>,
-        consistency: Consistency,
-        known: &Known,
-    ) -> Result<ComponentRecord, Error> {
-        let options = &self.plan.options;
-        let start = self.context.clock().now();
-        let step = self.recorder.begin(self.context, "dump", &info.name);
-        self.context.info(format!("backing up `{}`", info.name));
-        let earlier: Vec<&ComponentRecord> =
-            known.earlier.iter().filter_map(|manifest| manifest.component(&info.name)).collect();
-        let expected = streams::Expected { total_bytes: inspection.size_bytes, earlier: &earlier };
-        let stored =
-            streams::store(self.context, session, &info.name, info.kind, options.allow_raw, expected, dump).await;
-        let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
-        if let Some(before) = known.logical_bytes(&info.name)
-            && !options.allow_shrink
-            && stored.sizes.logical_bytes < before / 2
-        {
-            let text = format!(
-                "the dump of component `{}` has {} bytes, less than half of the {before} of the last snapshot",
-                info.name, stored.sizes.logical_bytes
-            );
-            return Err(Error::new(ErrorKind::Source, text));
-        }
-        let window = Window { start, end: self.context.clock().now() };
-        Ok(record(info, stored, ComponentStatus::Complete, consistency, window, inspection))
-    }
-
-    async fn folder(
-        &self,
-        session: &WriteSession,
-        info: &ComponentInfo,
-        consistency: Consistency,
-    ) -> Result<ComponentRecord, Error> {
-        let path = info.folder.as_ref().expect("a folder component has a folder");
-        let (start, run) = (self.context.clock().now(), self.recorder.run());
-        let step = self.recorder.begin(self.context, "copy", &info.name);
-        self.context.info(format!("backing up `{}` from {}", info.name, path.display()));
-        let deployment = &self.plan.deployment.name;
-        let stored = artifacts::store(self.context, self.repository, session, deployment, &info.name, path, run).await;
-        let facts = |stored: &artifacts::FolderStored| {
-            let sizes = &stored.stored.sizes;
-            let numbers = [("files", sizes.files), ("files_unchanged", sizes.files_unchanged)];
-            let mut numbers: BTreeMap<String, u64> =
-                numbers.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?))).collect();
-            numbers.insert("bytes".to_owned(), sizes.logical_bytes);
-            StepFacts { numbers, log: stored.problems.clone(), ..StepFacts::default() }
-        };
-        let mut found = self.recorder.end_with(self.context, step, stored, facts)?;
-        let status = if found.problems.is_empty() { ComponentStatus::Complete } else { ComponentStatus::Partial };
-        if status == ComponentStatus::Partial && !self.plan.options.allow_partial {
-            let text = format!("component `{}` cannot be read whole", info.name);
-            return Err(Error::with_source(ErrorKind::Source, text, found.problems.join("; ")));
-        }
-        found.stored.warnings.append(&mut found.problems);
-        let window = Window { start, end: self.context.clock().now() };
-        Ok(record(info, found.stored, status, consistency, window, &Inspection::default()))
-    }
-
-    /// A component that failed fails the run, unless the snapshot may be partial.
-    fn or_failed(
-        &self,
-        info: &ComponentInfo,
-        consistency: Consistency,
-        result: Result<ComponentRecord, Error>,
-    ) -> Result<ComponentRecord, Error> {
-        let options = &self.plan.options;
-        let may_fail = options.allow_partial || options.may_fail.contains(&info.name);
-        let error = match result {
-            Err(error) if may_fail && error.kind() == ErrorKind::Source => error,
-            other => return other,
-        };
-        let failure = error.chain().join(": ");
-        self.context.warn(format!("`{}` failed and is not in this snapshot: {failure}", info.name));
-        let now = self.context.clock().now();
-        let stored =
-            Stored { streams: vec![], layout: Layout::Plain, sizes: Sizes::default(), warnings: vec![failure.clone()] };
-        let window = Window { start: now, end: now };
-        let mut failed = record(info, stored, ComponentStatus::Failed, consistency, window, &Inspection::default());
-        failed.failure = Some(failure);
-        Ok(failed)
     }
 
     async fn commit(

@@ -10,6 +10,7 @@ pub mod dump;
 pub mod evidence;
 pub mod files;
 pub mod forget;
+mod held;
 pub mod init;
 pub mod keys;
 pub mod pause;

@@ -264,6 +264,39 @@ fn sigterm_during_the_dump_of_neo4j_ends_with_130_and_all_services_running() {
     sandbox.assert_clean();
 }
 
+#[test]
+fn services_run_again_before_postgresql_was_read_and_what_they_write_then_is_not_in_the_snapshot() {
+    let Some(real) = Deployment::take("that services do not wait for the dump of PostgreSQL") else { return };
+    let sandbox = real.sandbox();
+    sandbox.run(["init", "--no-password"]).ok();
+    let before = real.content();
+    let (running, written) = (real.path("running"), real.path("written"));
+    // Its first bytes come, and the rest only when the application was started and rows were changed.
+    let hook = format!(
+        r#"wait_for() {{ n=0; until "$@"; do n=$((n + 1)); [ $n -lt 600 ] || kill -9 $$; sleep 0.2; done; }}
+        "$@" | {{ head -c 20000; wait_for $here/application probe; touch {}; wait_for test -e {}; cat; }}
+        exit"#,
+        running.display(),
+        written.display()
+    );
+    real.hook("task-manager-db", &hook);
+    let create = sandbox.start("create", ["create"]);
+    wait_until("the application runs while the dump is open", || running.exists());
+    real.seed("postgres", &["mutate", "1"]);
+    fs::write(&written, "").expect("a marker");
+    create.wait().ok();
+    real.unhook("task-manager-db");
+    let rows = |real: &Deployment| real.seed("postgres", &["checksum"]);
+    let after = rows(&real);
+    assert!(after.iter().any(|(name, value)| before.databases[name] != *value), "nothing was changed");
+    sandbox.run(["restore", "latest", "--yes", "--component", "task-manager-db", "--no-safety-snapshot"]).ok();
+    before.assert_same(&real.content());
+    let create = newest_report(&sandbox, "create");
+    let ended = |action: &str, target: &str| step(&create, action, target)["end"].to_string();
+    assert!(ended("start", "infrahub-server") < ended("dump", "task-manager-db"), "{create:#}");
+    sandbox.assert_clean();
+}
+
 /// The real `pg_dump`, with this hook around it.
 #[track_caller]
 fn assert_refused(hook: &str, says: &[&str]) {

@@ -1,0 +1,170 @@
+//! Taking up what components hold, one by one, while services are stopped or not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{CreatePlan, Known, record};
+use crate::component::{Component, DumpStream};
+use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
+use crate::error::{Error, ErrorKind};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Sizes, Window};
+use crate::ops::evidence::{Recorder, StepFacts};
+use crate::ops::held::HeldDump;
+use crate::ops::streams::{self, Stored};
+use crate::ops::{Context, artifacts};
+use crate::repository::Repository;
+use crate::repository::session::WriteSession;
+
+/// What every component needs.
+#[derive(Clone, Copy)]
+pub(super) struct Dumper<'a> {
+    pub context: &'a Context,
+    pub repository: &'a Arc<Repository>,
+    pub plan: &'a CreatePlan,
+    pub recorder: &'a Recorder,
+}
+
+/// A dump that has begun while services were stopped, and is read when they run again.
+pub(super) struct Held<'a> {
+    /// Its place among the components.
+    pub at: usize,
+    info: &'a ComponentInfo,
+    inspection: &'a Inspection,
+    /// When it began: what it shows is not older.
+    began: Timestamp,
+    dump: Box<dyn DumpStream>,
+}
+
+impl<'a> Dumper<'a> {
+    /// Begins the dumps that show what is there when they begin: those of databases that are dumped while they run.
+    pub async fn hold(
+        self,
+        streams: &'a [Box<dyn Component>],
+        inspections: &'a [Inspection],
+    ) -> Result<Vec<Held<'a>>, Error> {
+        let mut held = Vec::new();
+        for (at, (component, inspection)) in streams.iter().zip(inspections).enumerate() {
+            let info = component.info();
+            if info.kind != ComponentKind::Postgres || !info.stopped_for_dump.is_empty() {
+                continue;
+            }
+            let began = self.context.clock().now();
+            let begin = async {
+                let dump: Box<dyn DumpStream> = Box::new(HeldDump::begin(component.dump().await?).await);
+                Ok::<_, Error>(dump)
+            };
+            let dump = self.context.cancel.or(begin).await??;
+            held.push(Held { at, info, inspection, began, dump });
+        }
+        Ok(held)
+    }
+
+    /// Reads dumps that have begun. Gives each record with its place among the components.
+    pub async fn take(
+        self,
+        session: &WriteSession,
+        held: Vec<Held<'_>>,
+        known: &Known,
+    ) -> Result<Vec<(usize, ComponentRecord)>, Error> {
+        let mut records = Vec::new();
+        for Held { at, info, inspection, began, dump } in held {
+            let record = self.stream(session, info, inspection, dump, Consistency::Online, known).await;
+            let mut record = self.or_failed(info, Consistency::Online, record)?;
+            record.window.start = record.window.start.min(began);
+            records.push((at, record));
+        }
+        Ok(records)
+    }
+
+    /// Stores a component's stream.
+    pub async fn stream(
+        self,
+        session: &WriteSession,
+        info: &ComponentInfo,
+        inspection: &Inspection,
+        dump: Box<dyn DumpStream>,
+        consistency: Consistency,
+        known: &Known,
+    ) -> Result<ComponentRecord, Error> {
+        let options = &self.plan.options;
+        let start = self.context.clock().now();
+        let step = self.recorder.begin(self.context, "dump", &info.name);
+        self.context.info(format!("backing up `{}`", info.name));
+        let earlier: Vec<&ComponentRecord> =
+            known.earlier.iter().filter_map(|manifest| manifest.component(&info.name)).collect();
+        let expected = streams::Expected { total_bytes: inspection.size_bytes, earlier: &earlier };
+        let stored =
+            streams::store(self.context, session, &info.name, info.kind, options.allow_raw, expected, dump).await;
+        let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
+        if let Some(before) = known.logical_bytes(&info.name)
+            && !options.allow_shrink
+            && stored.sizes.logical_bytes < before / 2
+        {
+            let text = format!(
+                "the dump of component `{}` has {} bytes, less than half of the {before} of the last snapshot",
+                info.name, stored.sizes.logical_bytes
+            );
+            return Err(Error::new(ErrorKind::Source, text));
+        }
+        let window = Window { start, end: self.context.clock().now() };
+        Ok(record(info, stored, ComponentStatus::Complete, consistency, window, inspection))
+    }
+
+    /// Stores a component's folder.
+    pub async fn folder(
+        self,
+        session: &WriteSession,
+        info: &ComponentInfo,
+        consistency: Consistency,
+    ) -> Result<ComponentRecord, Error> {
+        let path = info.folder.as_ref().expect("a folder component has a folder");
+        let (start, run) = (self.context.clock().now(), self.recorder.run());
+        let step = self.recorder.begin(self.context, "copy", &info.name);
+        self.context.info(format!("backing up `{}` from {}", info.name, path.display()));
+        let deployment = &self.plan.deployment.name;
+        let stored = artifacts::store(self.context, self.repository, session, deployment, &info.name, path, run).await;
+        let facts = |stored: &artifacts::FolderStored| {
+            let sizes = &stored.stored.sizes;
+            let numbers = [("files", sizes.files), ("files_unchanged", sizes.files_unchanged)];
+            let mut numbers: BTreeMap<String, u64> =
+                numbers.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?))).collect();
+            numbers.insert("bytes".to_owned(), sizes.logical_bytes);
+            StepFacts { numbers, log: stored.problems.clone(), ..StepFacts::default() }
+        };
+        let mut found = self.recorder.end_with(self.context, step, stored, facts)?;
+        let status = if found.problems.is_empty() { ComponentStatus::Complete } else { ComponentStatus::Partial };
+        if status == ComponentStatus::Partial && !self.plan.options.allow_partial {
+            let text = format!("component `{}` cannot be read whole", info.name);
+            return Err(Error::with_source(ErrorKind::Source, text, found.problems.join("; ")));
+        }
+        found.stored.warnings.append(&mut found.problems);
+        let window = Window { start, end: self.context.clock().now() };
+        Ok(record(info, found.stored, status, consistency, window, &Inspection::default()))
+    }
+
+    /// A component that failed fails the run, unless the snapshot may be partial.
+    pub fn or_failed(
+        self,
+        info: &ComponentInfo,
+        consistency: Consistency,
+        result: Result<ComponentRecord, Error>,
+    ) -> Result<ComponentRecord, Error> {
+        let options = &self.plan.options;
+        let may_fail = options.allow_partial || options.may_fail.contains(&info.name);
+        let error = match result {
+            Err(error) if may_fail && error.kind() == ErrorKind::Source => error,
+            other => return other,
+        };
+        let failure = error.chain().join(": ");
+        self.context.warn(format!("`{}` failed and is not in this snapshot: {failure}", info.name));
+        let now = self.context.clock().now();
+        let stored =
+            Stored { streams: vec![], layout: Layout::Plain, sizes: Sizes::default(), warnings: vec![failure.clone()] };
+        let window = Window { start: now, end: now };
+        let mut failed = record(info, stored, ComponentStatus::Failed, consistency, window, &Inspection::default());
+        failed.failure = Some(failure);
+        Ok(failed)
+    }
+}
