@@ -44,7 +44,7 @@ fn a_database_that_was_still_closing_when_its_backup_was_killed_is_started_when_
     sandbox.run(["init", "--no-password"]).ok();
     let running = sandbox.start("create", ["create"]);
     wait_until("the first service stops", || {
-        !sandbox.journals().concat().iter().all(|line| line["entry"] != "stopping")
+        sandbox.journals().concat().iter().any(|line| line["entry"] == "stopping")
     });
     // From here on it does not close, however it is asked.
     real.sh("database", "pkill -STOP java");
@@ -198,6 +198,27 @@ fn a_database_that_runs_and_is_broken_is_restored_over_and_whatever_can_be_read_
     real.assert_running();
     assert_eq!(real.content(), before);
     assert_eq!(sandbox.snapshots().len(), 3, "the safety snapshot is missing");
+}
+
+#[test]
+fn a_database_that_had_to_be_killed_is_restored_over_all_the_same() {
+    let Some(real) = Project::take("a database that is killed behind a restore's back") else { return };
+    let sandbox = real.sandbox();
+    let before = real.content();
+    sandbox.run(["create", "--init"]).ok();
+    let id = sandbox.snapshots().remove(0);
+    let restore = ["restore", &id, "--yes", "--no-safety-snapshot", "--component", "database"];
+    let running = sandbox.start("restore", restore);
+    wait_until("the first service stops", || {
+        sandbox.journals().concat().iter().any(|line| line["entry"] == "stopping")
+    });
+    real.sh("database", "pkill -STOP java");
+    wait_until("the database stops", || noted(&sandbox, "stopping", "database"));
+    real.docker(&["kill", &real.container("database")]);
+    let restored = running.wait().ok();
+    assert!(restored.err.contains("was killed instead of stopped"), "{}", restored.err);
+    real.assert_running();
+    assert_eq!(real.content(), before);
 }
 
 /// Containers with the labels of a deployment, which never run, and their volume.
