@@ -15,7 +15,8 @@ use std::process::Command;
 
 use archives::{Archive, DATABASE, Entry, TASK_MANAGER, encrypt, gzip, keys, tar};
 use serde_json::Value;
-use support::{Ran, Sandbox, unwrapped};
+use support::scripted::Scripted;
+use support::{Ran, Sandbox, unwrapped, wait_until};
 
 fn list(sandbox: &Sandbox) -> Vec<Value> {
     sandbox.run(["snapshots", "list", "--json"]).ok().json().as_array().expect("an array").clone()
@@ -419,4 +420,89 @@ fn scripts_that_want_archives_get_them_without_any_repository() {
     assert!(fs::read(out.join("task-manager-db.dump")).unwrap() == TASK_MANAGER);
     sandbox.run(["restore", "--to-files", out.to_str().unwrap(), "--yes"]).with_code(2).says(&["none is named"]);
     sandbox.run(["create", "from-files", "--neo4j-path", "x", "--encrypt"]).with_code(2).says(&["keygen -o FILE"]);
+}
+
+/// An archive of the database alone, another one than the deployment holds.
+fn of_another_day() -> Archive {
+    let mut archive = Archive { components: vec!["database"], ..Archive::community() };
+    archive.remove("prefect.dump");
+    archive.remove("database/neo4j.dump");
+    archive.add("database/neo4j.dump", &fs::read(support::package_file("src/demo/database-day2.dump")).unwrap());
+    archive
+}
+
+#[test]
+fn an_archive_is_restored_into_a_deployment_after_what_is_there_was_saved() {
+    let site = Scripted::new("site-a");
+    let archive = site.sandbox.write("a.tar.gz", of_another_day().pack()).display().to_string();
+    let config = site.sandbox.path("infrahub-backup.toml").display().to_string();
+    let line = ["restore", &archive, "--config", &config];
+    site.sandbox.run([&line[..], &["--dry-run"]].concat()).ok();
+    assert!(fs::read(site.content("database")).unwrap() == DATABASE);
+    site.sandbox.run([&line[..], &["--yes"]].concat()).ok();
+    let loaded = unwrapped(&fs::read(site.content("database")).unwrap());
+    assert!(loaded == unwrapped(&fs::read(support::package_file("src/demo/database-day2.dump")).unwrap()));
+    site.assert_running();
+    let snapshots = list(&site.sandbox);
+    let [imported, safety] = &snapshots[..] else { panic!("{snapshots:#?}") };
+    assert_eq!((&imported["deployment"], &safety["deployment"]), (&"site-a".into(), &"site-a".into()));
+    assert!(safety["tags"]["safety"].is_string());
+}
+
+#[test]
+fn an_archive_that_is_not_whole_stops_nothing_of_a_deployment_and_one_without_a_repository_says_what_it_cannot_do() {
+    let site = Scripted::inside(Sandbox::new(), "site-a");
+    let config = site.sandbox.path("infrahub-backup.toml").display().to_string();
+    site.hook("stop-infrahub-server", "touch $here/was-stopped");
+    let bytes = of_another_day().pack();
+    for (what, end) in [("cut", bytes.len() - 9), ("half", bytes.len() / 2)] {
+        let path = site.sandbox.write("cut.tar.gz", &bytes[..end]).display().to_string();
+        let ran = site.sandbox.run(["restore", &path, "--config", &config, "--yes"]);
+        assert_eq!(ran.code, Some(1), "{what}: {}", ran.err);
+    }
+    assert!(!site.marker("was-stopped").exists());
+    assert!(fs::read(site.content("database")).unwrap() == DATABASE);
+    let path = site.sandbox.write("a.tar.gz", &bytes).display().to_string();
+    let ran = site.sandbox.run(["restore", &path, "--config", &config, "--yes", "--json"]).ok();
+    let restored = ran.says(&["cannot be saved first", "infrahub-backup init"]).json();
+    assert_eq!((&restored["safety_snapshot"], &restored["report"]), (&Value::Null, &Value::Null));
+    assert!(site.marker("was-stopped").exists());
+    assert!(unwrapped(&fs::read(site.content("database")).unwrap()) != unwrapped(DATABASE));
+    site.assert_running();
+}
+
+#[test]
+fn an_archive_is_restored_again_after_a_restore_of_it_broke_in_the_middle() {
+    let site = Scripted::new("site-a");
+    let archive = site.sandbox.write("a.tar.gz", of_another_day().pack()).display().to_string();
+    let config = site.sandbox.path("infrahub-backup.toml").display().to_string();
+    let line = ["restore", &archive, "--config", &config, "--yes", "--no-safety-snapshot"];
+    site.hook("load-database", "exit 7");
+    site.sandbox.run(line).with_code(1);
+    assert_eq!(site.sandbox.journals().len(), 1, "it is known that the database is half replaced");
+    site.unhook("load-database");
+    site.sandbox.run(line).ok();
+    assert!(site.sandbox.journals().is_empty());
+    assert!(unwrapped(&fs::read(site.content("database")).unwrap()) != unwrapped(DATABASE));
+    site.assert_running();
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_nothing_listed_and_the_next_one_goes_on() {
+    let sandbox = Sandbox::with_repository();
+    // A pipe that gives half of it and then nothing.
+    let bytes = Archive::community().pack();
+    let pipe = sandbox.path("pipe.tar.gz");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let started = sandbox.start("import", ["import", pipe.to_str().unwrap()]);
+    let mut end = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    std::io::Write::write_all(&mut end, &bytes[..bytes.len() / 2]).unwrap();
+    wait_until("it dumps", || sandbox.last_phase().as_deref() == Some("dump"));
+    started.kill();
+    assert_eq!(list(&sandbox), [Value::Null; 0]);
+    let whole = sandbox.write("whole.tar.gz", bytes);
+    sandbox.run(["import", whole.to_str().unwrap()]).ok().says(&["was killed"]);
+    assert!(sandbox.journals().is_empty());
+    assert_eq!(list(&sandbox).len(), 1);
+    sandbox.assert_clean();
 }

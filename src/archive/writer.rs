@@ -144,3 +144,75 @@ impl ArchiveWriter {
 fn length(member: &Member, found: u64) -> ArchiveError {
     ArchiveError::Length { name: member.name.clone(), expected: member.size, found }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn writer(name: &str, size: u64) -> ArchiveWriter {
+        let text = format!(
+            r#"{{"metadata_version":2025111200,"created_at":"2026-11-22T15:12:26Z","checksums":{{"{name}":"{NOTHING}"}}}}"#
+        );
+        let information = Information::decode(text.as_bytes()).unwrap();
+        ArchiveWriter::new(information, vec![Member { name: name.to_owned(), size }]).unwrap()
+    }
+
+    /// What is in the tar once the writer got one byte.
+    fn begun(mut writer: ArchiveWriter, name: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        writer.data(name, b"x", &mut out).unwrap();
+        writer.gzip.flush().unwrap();
+        out.append(&mut take(writer.gzip.get_mut()));
+        let mut tar = Vec::new();
+        // It does not end: what came so far is what is asked for.
+        let _ = flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut tar);
+        tar
+    }
+
+    #[test]
+    fn a_dump_of_eight_gibibytes_has_its_size_in_pax_records() {
+        for (size, records) in [(HEADER_SIZE_MAX, 0), (HEADER_SIZE_MAX + 1, 1)] {
+            let tar = begun(writer("database/neo4j.dump", size), "database/neo4j.dump");
+            let found = tar.windows(19).filter(|window| window == b"19 size=8589934592\n").count();
+            assert_eq!(found, records, "{size}");
+            let mut walk = crate::archive::tar::Walk::new();
+            let (mut input, mut last) = (bytes::Bytes::from(tar), None);
+            while let Some(item) = walk.next(&mut input).unwrap() {
+                if let crate::archive::tar::Item::Entry(entry) = item {
+                    last = entry.size;
+                }
+            }
+            assert_eq!(last, Some(size));
+        }
+    }
+
+    #[test]
+    fn a_long_name_stands_in_pax_records() {
+        let name = format!("database/{}-2026-11-22T15-12-26.backup", "x".repeat(90));
+        let tar = begun(writer(&name, 1), &name);
+        let record = write_pax_record("path", &format!("backup/{name}"));
+        assert!(tar.windows(record.len()).any(|window| window == record.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_not_as_promised_is_refused() {
+        let name = "database/neo4j.dump";
+        let out = &mut Vec::new();
+        assert!(matches!(writer(name, 0).finish(out), Err(ArchiveError::Missing { .. })));
+        assert!(matches!(writer(name, 0).data(name, b"x", out), Err(ArchiveError::Length { .. })));
+        assert!(matches!(writer(name, 0).data("prefect.dump", b"", out), Err(ArchiveError::Missing { .. })));
+        let mut short = writer(name, 2);
+        short.data(name, b"x", out).unwrap();
+        assert!(matches!(short.finish(out), Err(ArchiveError::Length { found: 1, .. })));
+        let mut other = writer(name, 1);
+        other.data(name, b"x", out).unwrap();
+        assert!(matches!(other.finish(out), Err(ArchiveError::Checksum { .. })));
+        let mut right = writer(name, 0);
+        right.data(name, b"", out).unwrap();
+        right.finish(out).unwrap();
+    }
+}
