@@ -26,6 +26,9 @@ pub struct Import {
     /// Leave this component out; may be given more than once
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub exclude: Vec<String>,
+    /// Keep what is not a valid dump of its kind, as it is
+    #[arg(long)]
+    pub allow_raw: bool,
     /// Make the repository if the place is empty
     #[arg(long)]
     pub init: bool,
@@ -51,9 +54,9 @@ pub struct Export {
     /// Leave this component out; may be given more than once
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub exclude: Vec<String>,
-    /// Name of the database in Neo4j, into which alone the predecessor loads it
-    #[arg(long, value_name = "NAME", default_value = "neo4j")]
-    pub database: String,
+    /// Name of the database in Neo4j, into which alone the predecessor loads it [default: INFRAHUB_DB_DATABASE, else neo4j]
+    #[arg(long, value_name = "NAME")]
+    pub database: Option<String>,
 }
 
 /// `keygen`

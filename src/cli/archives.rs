@@ -2,12 +2,15 @@
 //!
 //! Holds: no error repeats a text that may hold keys of an object store.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -86,7 +89,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         Failure::from(Error::with_source(ErrorKind::Credentials, text, error)).hint("name one that is there")
     };
     let mut bytes = Zeroizing::new(Vec::new());
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     file.take(KEY_FILE_SIZE_MAX).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
@@ -123,7 +126,14 @@ pub fn archive_path(output: Option<&Path>, folder: PathBuf, backup_id: &str, enc
     }
 }
 
-/// A repository that lives as long as a command, with keys that nobody else gets.
+/// What the folders of [`Scratch`] begin with.
+const SCRATCH_PREFIX: &str = ".infrahub-backup-scratch-";
+
+/// How old a folder must be to count as left behind: one that was made a moment ago may not be locked yet.
+const SCRATCH_AGE_MIN: Duration = Duration::from_secs(600);
+
+/// A repository that lives as long as a command, with keys that nobody else gets. Its folder is locked as long; what killed commands
+/// left beside it is removed.
 pub struct Scratch {
     /// The repository.
     pub repository: Arc<Repository>,
@@ -131,25 +141,46 @@ pub struct Scratch {
     pub context: Context,
     // Last: it is removed when nothing uses it any more.
     _folder: TempDir,
+    _lock: File,
+}
+
+/// Removes what killed commands left in `parent`: their keys are gone, nobody can read it. What cannot be removed is left.
+fn sweep(parent: &Path) {
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX);
+        // Of a link this is the link's own kind.
+        let is_old = entry.metadata().is_ok_and(|found| {
+            let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
+            found.is_dir() && age.is_some_and(|age| age >= SCRATCH_AGE_MIN)
+        });
+        if !is_ours || !is_old {
+            continue;
+        }
+        let Ok(folder) = File::open(entry.path()) else { continue };
+        if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // The next command tries again.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 impl Scratch {
     /// Makes one in `parent`, or in the system's folder for temporary files.
     pub async fn new(session: &Session, parent: Option<&Path>) -> Result<Self, Failure> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".infrahub-backup-");
-        let folder = match parent {
-            Some(parent) => builder.tempdir_in(parent),
-            None => builder.tempdir(),
-        };
-        let folder = folder.map_err(|source| Failure::io("no temporary folder can be made", source))?;
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        sweep(&parent);
+        let failed = |source| Failure::io(format!("no folder can be made in `{}`", parent.display()), source);
+        let folder = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(&parent).map_err(failed)?;
+        let lock = File::open(folder.path()).map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(error.into()))?;
         let store: Arc<dyn Store> = Arc::new(LocalStore::scratch(folder.path().join("repository"))?);
         let state = Arc::new(State::open(folder.path().join("state"))?);
         let context = Context { cache_folder: None, state, ..session.context.clone() };
         let founded = init::init(&context, &*store, false, NewCredential::KeyFile).await?;
         let key = founded.key_file.expect("a key file was asked for");
         let repository = context.open(store, &Credential::KeyFile(key)).await?;
-        Ok(Self { repository, context, _folder: folder })
+        Ok(Self { repository, context, _folder: folder, _lock: lock })
     }
 }
 
@@ -165,6 +196,28 @@ mod tests {
         for text in ["latest", "0a1b2c", ""] {
             assert!(!is_archive(text), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_killed_command_left_is_removed_and_what_is_in_use_or_new_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * SCRATCH_AGE_MIN;
+        let folder = |name: &str, old: Option<std::time::SystemTime>| {
+            let path = parent.path().join(name);
+            std::fs::create_dir_all(path.join("repository")).unwrap();
+            let opened = File::open(&path).unwrap();
+            if let Some(time) = old {
+                opened.set_modified(time).unwrap();
+            }
+            (path, opened)
+        };
+        let (left, _) = folder(&format!("{SCRATCH_PREFIX}left"), Some(old));
+        let (used, lock) = folder(&format!("{SCRATCH_PREFIX}used"), Some(old));
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let (new, _) = folder(&format!("{SCRATCH_PREFIX}new"), None);
+        let (other, _) = folder("other", Some(old));
+        sweep(parent.path());
+        assert_eq!([left, used, new, other].map(|path| path.exists()), [false, true, true, true]);
     }
 
     #[test]

@@ -186,8 +186,10 @@ impl PredecessorCreate {
 
     /// The same where backups are archives.
     fn check_tarball(&self) -> Result<(), Failure> {
-        if self.s3_upload {
-            return Err(Failure::not_built("`--s3-upload` of an archive"));
+        if self.s3_keep_local && !self.s3_upload {
+            return Err(
+                Failure::usage("`--s3-keep-local` is given, and nothing is uploaded").hint("upload it: --s3-upload")
+            );
         }
         if self.encrypt && self.encrypt_key.is_none() {
             let text = "`--encrypt` alone would encrypt for the predecessor's vendor, who alone could decrypt it then";

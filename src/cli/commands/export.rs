@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::render;
 use crate::cli::session::Session;
+use crate::cli::variables::get;
 use crate::error::ErrorKind;
 use crate::ops::export::{ExportOptions, Exported, export};
 
@@ -25,17 +26,25 @@ pub async fn run(session: &Session, args: Export) -> Result<Exit, Failure> {
     }
     let path = archive_path(args.output.as_deref(), folder, &backup_id, recipient.is_some());
     let options =
-        ExportOptions { path, backup_id, database: database(&args.database)?, recipient, exclude: args.exclude };
+        ExportOptions { path, backup_id, database: database(args.database)?, recipient, exclude: args.exclude };
     let exported = export(&session.context, &repository, &snapshot, options).await?;
-    tell(session, &exported)
+    tell(session, &exported, None)
+}
+
+/// Where an archive was uploaded to.
+pub struct Uploaded {
+    /// The object, as `restore` takes it.
+    pub object: String,
+    /// Whether the file is still there.
+    pub kept_local: bool,
 }
 
 /// Tells what was exported.
-pub fn tell(session: &Session, exported: &Exported) -> Result<Exit, Failure> {
+pub fn tell(session: &Session, exported: &Exported, uploaded: Option<&Uploaded>) -> Result<Exit, Failure> {
     for name in &exported.left_out {
         session.context.warn(format!("`{name}` is not in the archive: the predecessor has no place for it"));
     }
-    session.out.done(Exit::Done, &document(exported), || text(exported))
+    session.out.done(Exit::Done, &document(exported, uploaded), || text(exported, uploaded))
 }
 
 /// The folder of backups, made if it is not there.
@@ -47,18 +56,22 @@ pub fn make_folder(folder: &PathBuf) -> Result<(), Failure> {
     })
 }
 
-/// The name of a database, which becomes that of a file.
-pub fn database(name: &str) -> Result<String, Failure> {
+/// The name of the database, which becomes that of a file.
+pub fn database(given: Option<String>) -> Result<String, Failure> {
+    let configured = || get("INFRAHUB_DB_DATABASE").and_then(|name| name.into_string().ok());
+    let name = given.or_else(configured).unwrap_or_else(|| "neo4j".to_owned());
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
         return Err(Failure::usage("the name of the database is not one of Neo4j's: letters, digits, `.`, `-`"));
     }
-    Ok(name.to_owned())
+    Ok(name)
 }
 
-fn document(exported: &Exported) -> Value {
+fn document(exported: &Exported, uploaded: Option<&Uploaded>) -> Value {
+    let is_there = uploaded.is_none_or(|uploaded| uploaded.kept_local);
     json!({
-        "archive": exported.path,
+        "archive": is_there.then_some(&exported.path),
+        "uploaded": uploaded.map(|uploaded| &uploaded.object),
         "bytes": exported.bytes,
         "sha256": exported.sha256,
         "components": exported.components,
@@ -67,10 +80,10 @@ fn document(exported: &Exported) -> Value {
     })
 }
 
-fn text(exported: &Exported) -> String {
+fn text(exported: &Exported, uploaded: Option<&Uploaded>) -> String {
+    let place = uploaded.map_or_else(|| exported.path.display().to_string(), |uploaded| uploaded.object.clone());
     format!(
-        "archive {} of {}, {}\nSHA-256 {}\n",
-        exported.path.display(),
+        "archive {place} of {}, {}\nSHA-256 {}\n",
         exported.components.join(" and "),
         render::size(exported.bytes),
         exported.sha256

@@ -24,6 +24,7 @@ pub async fn run(session: &Session, args: Import) -> Result<Exit, Failure> {
         components: args.component.clone(),
         exclude: args.exclude.clone(),
         tags: args.tag.iter().cloned().collect(),
+        allow_raw: args.allow_raw,
         wait: args.wait,
         ..CreateOptions::default()
     };
