@@ -108,6 +108,29 @@ fn archives_of_all_versions_of_the_metadata_are_read() {
     sandbox.assert_clean();
 }
 
+#[test]
+fn an_archive_of_enterprise_keeps_its_edition_and_goes_back_as_a_backup() {
+    let sandbox = Sandbox::with_repository();
+    let backup = archives::enterprise();
+    let mut archive =
+        Archive { version: 2_025_102_200, edition: None, components: vec!["database"], ..Archive::community() };
+    archive.remove("prefect.dump");
+    archive.remove("database/neo4j.dump");
+    archive.add("database/neo4j-2025-10-01T10-00-00.backup", &backup);
+    archive.add("database/neo4j_watchdog.log", b"left behind");
+    let path = sandbox.write("e.tar.gz", archive.pack()).display().to_string();
+    let made = sandbox.run(["import", &path, "--json"]).ok().json();
+    assert!(made[0]["warnings"][0].as_str().unwrap().contains("neo4j_watchdog.log"), "{made}");
+    assert!(sandbox.run(["dump", "latest", "database"]).ok().out == backup);
+    let back = sandbox.path("back.tar.gz");
+    sandbox.run(["export", "latest", "--output", back.to_str().unwrap(), "--database", "other"]).ok();
+    if let Some(found) = checked(&back, None, &sandbox.path("unpacked")) {
+        assert_eq!(found["metadata"]["neo4j_edition"], "enterprise");
+        let name = "database/other-2025-12-24T18-00-05.backup";
+        assert!(fs::read(sandbox.path("unpacked").join(name)).unwrap() == backup);
+    }
+}
+
 /// What is wrong with an archive, and what is said about it.
 fn wrong_ones() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let good = Archive::community();
@@ -275,6 +298,29 @@ fn an_encrypted_archive_is_imported_with_its_key_and_with_no_other() {
     sandbox.set("INFRAHUB_DECRYPT_KEY", key);
     sandbox.run(["import", &path]).ok();
     assert_eq!(list(&sandbox).len(), 2);
+}
+
+/// Made by v1.7.4 itself, of the dumps that are [`DATABASE`] and [`TASK_MANAGER`]: its `keygen`, and its `create from-files` with
+/// that key. The key is for this test alone.
+#[test]
+fn an_archive_that_the_predecessor_itself_encrypted_is_read_with_the_key_that_it_made() {
+    let sandbox = Sandbox::with_repository();
+    let folder = support::package_file("tests/fixtures/predecessor-1.7.4");
+    let (archive, key) = (folder.join("infrahub_backup_20261126_153337.tar.gz.enc"), folder.join("backup.key"));
+    let line = ["import", archive.to_str().unwrap(), "--decrypt-key", key.to_str().unwrap(), "--json"];
+    let made = sandbox.run(line).ok().json();
+    assert_eq!(
+        (&made[0]["created_at"], &made[0]["tags"]["archive-tool"]),
+        (&"2026-11-26T15:33:37Z".into(), &"1.7.4".into())
+    );
+    has_what_went_in(&sandbox, made[0]["id"].as_str().unwrap());
+    // What is held against our archives holds for its own.
+    checked(&archive, Some(&key), &sandbox.path("unpacked"));
+    let public = folder.join("backup.key.pub");
+    let ours = sandbox.path("ours.enc");
+    let line = ["export", "latest", "--output", ours.to_str().unwrap(), "--encrypt-key", public.to_str().unwrap()];
+    sandbox.run(line).ok();
+    checked(&ours, Some(&key), &sandbox.path("unpacked-again"));
 }
 
 #[test]

@@ -17,6 +17,17 @@ pub const DATABASE: &[u8] = include_bytes!("../../src/demo/database-day1.dump");
 /// A PostgreSQL dump.
 pub const TASK_MANAGER: &[u8] = include_bytes!("../../src/demo/task-manager-db-day1.dump");
 
+/// A full backup of Enterprise, not compressed, around the tar of [`DATABASE`]: metadata as Neo4j's sources write them.
+pub fn enterprise() -> Vec<u8> {
+    let text = |text: &[u8]| [&[u8::try_from(text.len()).expect("short")], text].concat();
+    let contents = zstd::decode_all(DATABASE.strip_prefix(b"DZV1").expect("a dump")).expect("a frame");
+    // Behind `zstd`, a number and two counts.
+    let tar = &contents[4 + 4 + 8 + 8..];
+    let store = [vec![1], vec![7; 16], text(b"record"), text(b"aligned"), vec![1, 1]].concat();
+    let metadata = [store, text(&[1; 16]), text(b"neo4j"), vec![0; 24], text(&[0b101])].concat();
+    [b"BTV1", &metadata[..], tar].concat()
+}
+
 /// One member of a tar.
 #[derive(Clone)]
 pub struct Entry {
