@@ -382,6 +382,24 @@ fn an_archive_that_is_restored_becomes_a_snapshot_where_there_is_a_repository() 
     sandbox.run(["snapshots", "show", "a.tar.gz"]).with_code(2).says(&["infrahub-backup import ARCHIVE"]);
 }
 
+#[test]
+fn the_server_of_an_archive_may_be_named_where_the_repository_is_in_a_folder() {
+    let mut sandbox = Sandbox::new();
+    // Port 9 of this machine: discard, which nobody runs.
+    sandbox.set("INFRAHUB_S3_ENDPOINT", "http://127.0.0.1:9");
+    let to = sandbox.path("out");
+    let line = ["restore", "s3://bucket/folder/a.tar.gz", "--to-files", to.to_str().unwrap(), "--yes"];
+    sandbox.run(line).with_code(1).says(&["s3://bucket/folder at http://127.0.0.1:9"]);
+    sandbox.run(["snapshots", "list"]).with_code(2).says(&["`--s3-endpoint` is given"]);
+    // What a chart sets for archives names no repository.
+    sandbox.set("INFRAHUB_BACKEND", "tarball");
+    sandbox.set("INFRAHUB_S3_BUCKET", "archives");
+    let archive = sandbox.write("a.tar.gz", Archive::community().pack());
+    let line = ["restore", archive.to_str().unwrap(), "--to-files", to.to_str().unwrap(), "--yes"];
+    Ran::of(sandbox.command_without_repository(line)).ok();
+    assert!(to.join("database.dump").exists());
+}
+
 fn backed_up(sandbox: &Sandbox) -> Ran {
     let (n, p) = (sandbox.write("n.dump", DATABASE), sandbox.write("p.dump", TASK_MANAGER));
     let artifacts = sandbox.path("artifacts");

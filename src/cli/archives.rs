@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use super::args::Command;
 use super::buckets;
 use super::failure::Failure;
 use super::legacy::Predecessor;
@@ -40,6 +41,15 @@ const KEY_FILE_SIZE_MAX: u64 = 64 << 10;
 /// Whether a text names an archive, and not a snapshot.
 pub fn is_archive(text: &str) -> bool {
     text.contains("://") || text.contains('/') || text.ends_with(".tar.gz") || text.ends_with(".enc")
+}
+
+/// Whether a command names an archive in an object store.
+pub fn in_store(command: &Command) -> bool {
+    match command {
+        Command::Restore(args) => args.snapshot_id.contains("://"),
+        Command::Import(args) => args.archives.iter().any(|archive| archive.contains("://")),
+        _ => false,
+    }
 }
 
 /// Opens an archive and reads its metadata.

@@ -78,6 +78,9 @@ pub struct Predecessor {
     /// The region of the bucket [default: AWS_REGION, else us-east-1]
     #[arg(long, global = true, value_name = "NAME")]
     pub s3_region: Option<String>,
+    /// Whether an archive is in an object store: then the server may be named for it alone.
+    #[arg(skip)]
+    pub archive_in_store: bool,
 }
 
 impl Predecessor {

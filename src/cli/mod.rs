@@ -141,7 +141,8 @@ fn execute(cli: Cli, typed: Vec<&'static str>) -> Exit {
 }
 
 async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Cancel) -> Result<Exit, Failure> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
+    global.legacy.archive_in_store = archives::in_store(&command);
     let out = Out { json: global.json, quiet: global.quiet };
     match &command {
         Command::Version => return commands::version(out),

@@ -14,6 +14,7 @@ use crate::cli::failure::Failure;
 use crate::cli::place::{Place, look};
 use crate::cli::render;
 use crate::cli::session::{Session, interactive, newest};
+use crate::cli::settings::Location;
 use crate::cli::target;
 use crate::error::ErrorKind;
 use crate::ops::create::CreateOptions;
@@ -96,7 +97,14 @@ async fn find(session: &Session, args: &Restore, target: &Target) -> Result<Foun
         let snapshot = choose(session, &repository, args, target).await?;
         return Ok(Found { repository, snapshot, scratch: None });
     }
-    let there = match look(&session.settings, &session.context.state).await? {
+    let legacy = &session.settings.global().legacy;
+    let place = if legacy.is_tarball() && session.settings.global().repo.is_none() {
+        // Buckets and folders hold archives then.
+        Place::Empty(Location::Folder(session.settings.backup_dir().join("repository")))
+    } else {
+        look(&session.settings, &session.context.state).await?
+    };
+    let there = match place {
         // A dry run changes nothing.
         Place::Repository { store, config } if !args.dry_run => Some(session.open_found(store, &config).await?),
         Place::Repository { .. } => None,
