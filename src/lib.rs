@@ -4,13 +4,14 @@
 //!
 //! * **vault** — how bytes are kept: [`format`], [`chunker`], [`seal`], [`storage`], [`repository`];
 //! * **field** — where bytes come from: [`deployment`], [`provider`], [`component`];
-//! * **hall** — [`state`], [`retention`], [`ops`], [`error`] and [`cli`], the only printing.
+//! * **hall** — [`state`], [`retention`], [`archive`], [`ops`], [`error`] and [`cli`], the only printing.
 //!
-//! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`]. `tests/architecture.rs` holds the table of who may
+//! Leaves that all may use: [`limits`], [`id`], [`env`], [`tree_entry`], [`tar_header`]. `tests/architecture.rs` holds the table of who may
 //! import whom.
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod chunker;
 pub mod cli;
 pub mod component;
@@ -27,4 +28,5 @@ pub mod retention;
 pub mod seal;
 pub mod state;
 pub mod storage;
+pub mod tar_header;
 pub mod tree_entry;

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 21] = [
     "completion",
     "create",
     "demo",
     "dump",
     "environment",
+    "export",
     "forget",
+    "import",
     "init",
     "key",
+    "keygen",
     "prune",
     "replicate",
     "repair",

@@ -9,6 +9,7 @@ use crate::id::{ObjectId, SnapshotId};
 use crate::repository::check::choice::Shard;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::archive_args::{Export, Import, Keygen};
 use super::legacy;
 
 /// The whole command line.
@@ -125,6 +126,12 @@ pub enum Command {
     Replicate(Box<Replicate>),
     /// Mend what is damaged or missing, and tell exactly what is lost
     Repair(Repair),
+    /// Make snapshots of the predecessor's archives
+    Import(Import),
+    /// Write a snapshot as an archive that the predecessor restores
+    Export(Export),
+    /// Make a pair of keys for encrypted archives
+    Keygen(Keygen),
     /// List, add, remove and renew what opens the repository
     Key(Key),
     /// Tell which deployment would be backed up
@@ -363,9 +370,12 @@ pub enum SnapshotsCommand {
 /// `restore`
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// The snapshot: its id, any unique beginning of it, or `latest`
+    /// The snapshot: its id, any unique beginning of it, or `latest`; or an archive of the predecessor: a file, s3://BUCKET/KEY
     #[arg(default_value = "latest")]
     pub snapshot_id: String,
+    /// The private key file of an encrypted archive
+    #[arg(long, value_name = "FILE")]
+    pub decrypt_key: Option<PathBuf>,
     /// The newest snapshot at or before this time: 2026-11-22T15:00:00Z, or "2026-11-22 15:00" in local time
     #[arg(long, value_name = "TIME", value_parser = super::values::moment)]
     pub at: Option<jiff::Timestamp>,

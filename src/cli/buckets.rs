@@ -47,8 +47,9 @@ pub fn from_flags(flags: &Predecessor, environment: Variables) -> Result<Option<
 pub fn check_unused(flags: &Predecessor) -> Result<(), Failure> {
     let given =
         [(&flags.s3_bucket, "--s3-bucket"), (&flags.s3_prefix, "--s3-prefix"), (&flags.s3_endpoint, "--s3-endpoint")];
+    let of_archive = |flag: &str| flags.archive_in_store && flag == "--s3-endpoint";
     // A region alone chooses no place, and clusters set it for everybody.
-    match given.iter().find(|(value, _)| value.is_some()) {
+    match given.iter().find(|(value, flag)| value.is_some() && !of_archive(flag)) {
         Some((_, flag)) => {
             Err(Failure::usage(format!("`{flag}` is given, but the repository is in no bucket or in another one"))
                 .hint("name the bucket: --repo s3://BUCKET/PREFIX, or --s3-bucket BUCKET without --repo"))

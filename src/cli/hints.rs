@@ -9,6 +9,20 @@ pub fn of(error: &Error) -> Option<String> {
     let by_text = [
         ("holds a plakar repository", "use another --repo; the old one stays readable with plakar"),
         ("holds a restic repository", "use another --repo; the old one stays readable with restic"),
+        ("it is encrypted, and no key for it was given", "name its private key file: --decrypt-key FILE"),
+        ("it is not encrypted", "leave out --decrypt-key; is INFRAHUB_DECRYPT_KEY set?"),
+        (
+            "was encrypted for another key, or is damaged",
+            "name the private key file that belongs to it: --decrypt-key FILE",
+        ),
+        (
+            "dumps in `database/`, and a snapshot holds one",
+            "unpack it, and give the full one: infrahub-backup create from-files --neo4j-path FILE",
+        ),
+        (
+            "the archive `",
+            "bring it again from where it is kept, or take another; to see what is in it: tar -tvzf FILE",
+        ),
         ("is not empty and holds no repository", "use another --repo, or a folder of its own: --repo PATH/repository"),
         ("there is already a repository", "back up into it: infrahub-backup create"),
         (

@@ -11,7 +11,7 @@ use clap::{Arg, ArgMatches, Args};
 use super::failure::Failure;
 
 /// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
-const UNBUILT: [&str; 5] = ["drill", "export", "import", "keygen", "taskmanager"];
+const UNBUILT: [&str; 2] = ["drill", "taskmanager"];
 
 /// The same, below another command.
 const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export"])];
@@ -78,14 +78,16 @@ pub struct Predecessor {
     /// The region of the bucket [default: AWS_REGION, else us-east-1]
     #[arg(long, global = true, value_name = "NAME")]
     pub s3_region: Option<String>,
+    /// Whether an archive is in an object store: then the server may be named for it alone.
+    #[arg(skip)]
+    pub archive_in_store: bool,
 }
 
 impl Predecessor {
     /// Refuses what would change where the repository is.
     pub fn check(&self) -> Result<(), Failure> {
         match self.backend.as_deref() {
-            None | Some("repository" | "plakar") => {}
-            Some("tarball") => return Err(Failure::not_built("`--backend tarball`")),
+            None | Some("repository" | "plakar" | "tarball") => {}
             Some(other) => {
                 return Err(Failure::usage(format!(
                     "`--backend {other}` is not known: `repository`, `plakar`, `tarball`"
@@ -98,6 +100,11 @@ impl Predecessor {
             return Err(Failure::usage(text).hint("infrahub-backup snapshots list"));
         }
         Ok(())
+    }
+
+    /// Whether backups are archives.
+    pub fn is_tarball(&self) -> bool {
+        self.backend.as_deref() == Some("tarball")
     }
 
     /// Refuses ways to reach a deployment that are not there.
@@ -141,21 +148,28 @@ pub struct PredecessorCreate {
 
 impl PredecessorCreate {
     /// Refuses what is not built; gives what to say about flags without effect.
-    pub fn check(&self, in_bucket: bool) -> Result<Vec<&'static str>, Failure> {
+    pub fn check(&self, in_bucket: bool, tarball: bool) -> Result<Vec<&'static str>, Failure> {
         if self.redact {
             return Err(Failure::not_built("`--redact`"));
+        }
+        if self.neo4jmetadata.as_deref().is_some_and(|what| what != "all") {
+            return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
+        }
+        let mut notes = Vec::new();
+        if tarball {
+            self.check_tarball()?;
+            return Ok(notes);
         }
         if self.s3_upload && !in_bucket {
             return Err(Failure::usage("`--s3-upload` is given, but the repository is not in a bucket")
                 .hint("name the bucket: --s3-bucket BUCKET"));
         }
         if self.encrypt_key.is_some() {
-            return Err(Failure::not_built("`--encrypt-key`"));
+            return Err(Failure::incompatible(
+                "`--encrypt-key` encrypts archives, and a repository has keys of its own",
+            )
+            .hint("to write an archive: --backend tarball; to let somebody else in: infrahub-backup key add"));
         }
-        if self.neo4jmetadata.as_deref().is_some_and(|what| what != "all") {
-            return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
-        }
-        let mut notes = Vec::new();
         if self.s3_upload || self.s3_keep_local {
             notes.push(
                 "`--s3-upload` and `--s3-keep-local` have no effect here: the repository itself is in the bucket",
@@ -165,6 +179,22 @@ impl PredecessorCreate {
             notes.push("`--encrypt` has no effect here: a repository is always encrypted");
         }
         Ok(notes)
+    }
+
+    /// The same where backups are archives.
+    fn check_tarball(&self) -> Result<(), Failure> {
+        if self.s3_keep_local && !self.s3_upload {
+            return Err(
+                Failure::usage("`--s3-keep-local` is given, and nothing is uploaded").hint("upload it: --s3-upload")
+            );
+        }
+        if self.encrypt && self.encrypt_key.is_none() {
+            let text = "`--encrypt` alone would encrypt for the predecessor's vendor, who alone could decrypt it then";
+            return Err(
+                Failure::usage(text).hint("make keys: infrahub-backup keygen -o FILE; then: --encrypt-key FILE.pub")
+            );
+        }
+        Ok(())
     }
 }
 
@@ -180,9 +210,6 @@ pub struct PredecessorRestore {
     /// Stay for this long at the beginning
     #[arg(long, hide = true, value_name = "TIME", value_parser = super::values::go_duration)]
     pub sleep: Option<Duration>,
-    /// Decrypt the archive with this key
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub decrypt_key: Option<OsString>,
     /// Give the deployment a new id
     #[arg(long, hide = true)]
     pub reset_deployment_id: bool,
@@ -191,11 +218,8 @@ pub struct PredecessorRestore {
 impl PredecessorRestore {
     /// Refuses what is not built.
     pub fn check(&self) -> Result<(), Failure> {
-        let asked = [
-            (self.migrate_format, "`--migrate-format`"),
-            (self.decrypt_key.is_some(), "`--decrypt-key`"),
-            (self.reset_deployment_id, "`--reset-deployment-id`"),
-        ];
+        let asked =
+            [(self.migrate_format, "`--migrate-format`"), (self.reset_deployment_id, "`--reset-deployment-id`")];
         match asked.iter().find(|(asked, _)| *asked) {
             Some((_, flag)) => Err(Failure::not_built(flag)),
             None => Ok(()),
@@ -203,14 +227,12 @@ impl PredecessorRestore {
     }
 }
 
-/// Refuses texts that name something else than a snapshot of a repository.
+/// Refuses texts that name an archive where a snapshot of a repository is wanted.
 pub fn refuse_archive(name: &str) -> Result<(), Failure> {
-    if name.contains("://") {
-        // The text may hold keys: it is not repeated.
-        return Err(Failure::not_built("restoring from an archive in an object store"));
-    }
-    if name.contains('/') || name.ends_with(".tar.gz") || name.ends_with(".enc") {
-        return Err(Failure::not_built(&format!("restoring from an archive (`{name}`)")));
+    if super::archives::is_archive(name) {
+        // The text may hold keys of an object store: it is not repeated.
+        return Err(Failure::usage("an archive is named where a snapshot is wanted")
+            .hint("make a snapshot of it: infrahub-backup import ARCHIVE"));
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //!
 //! Results go to standard output, everything else to standard error. [`run`] is the one entrance.
 
+mod archive_args;
+mod archives;
 mod args;
 mod buckets;
 mod commands;
@@ -140,7 +142,8 @@ fn execute(cli: Cli, typed: Vec<&'static str>) -> Exit {
 }
 
 async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Cancel) -> Result<Exit, Failure> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
+    global.legacy.archive_in_store = archives::in_store(&command);
     let out = Out { json: global.json, quiet: global.quiet };
     match &command {
         Command::Version => return commands::version(out),
@@ -156,6 +159,9 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Prune(_)
         | Command::Replicate(_)
         | Command::Repair(_)
+        | Command::Import(_)
+        | Command::Export(_)
+        | Command::Keygen(_)
         | Command::Key(_)
         | Command::Environment(_)
         | Command::Status(_)
@@ -182,6 +188,9 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Prune(args) => commands::prune::run(&session, &args).await,
         Command::Replicate(args) => commands::replicate::run(&session, &args).await,
         Command::Repair(args) => commands::repair::run(&session, &args).await,
+        Command::Import(args) => commands::import::run(&session, args).await,
+        Command::Export(args) => commands::export::run(&session, args).await,
+        Command::Keygen(args) => commands::keygen::run(&session, &args),
         Command::Key(args) => commands::key::run(&session, args.command).await,
         Command::Environment(args) => commands::environment::run(&session, args.command).await,
         Command::Status(args) => commands::status::run(&session, &args).await,

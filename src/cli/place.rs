@@ -148,6 +148,12 @@ fn open_bucket(bucket: &Bucket) -> Result<Arc<dyn Store>, Failure> {
     Ok(Arc::new(remote::open(&bucket.place, &bucket.variables)?))
 }
 
+/// The store in a bucket that holds something else than a repository.
+pub fn bucket_store(bucket: Bucket, settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
+    let store = open_bucket(&bucket)?;
+    Ok(wrapped(store, &Location::Bucket(Box::new(bucket)), settings))
+}
+
 /// The store with its limits and counts; one that is far away is asked again where it gives no answer.
 fn wrapped(store: Arc<dyn Store>, location: &Location, settings: &Settings) -> Arc<dyn Store> {
     let wait = Arc::new(SystemWait::default());

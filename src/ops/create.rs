@@ -14,6 +14,7 @@ use std::time::Duration;
 use self::dumper::Dumper;
 use super::evidence::{Recorder, StepFacts};
 pub use super::files::{BroughtSource, FilesSource};
+pub use super::import::ArchiveSource;
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
 use super::{Context, TOOL, resume, tasks};
@@ -46,6 +47,8 @@ pub enum Source {
     Files(FilesSource),
     /// Components that the caller brings.
     Brought(BroughtSource),
+    /// An archive of the predecessor.
+    Archive(ArchiveSource),
 }
 
 /// How to back up.
@@ -87,6 +90,7 @@ enum Origin {
     Reached(Reach),
     Files(FilesSource),
     Brought(BroughtSource),
+    Archive(ArchiveSource),
 }
 
 /// A snapshot that was made.
@@ -105,10 +109,16 @@ pub struct Created {
 }
 
 /// Chooses what is backed up. Reads the configuration, reaches nothing.
-pub async fn plan(_context: &Context, source: Source, options: CreateOptions) -> Result<CreatePlan, Error> {
+pub async fn plan(_context: &Context, source: Source, mut options: CreateOptions) -> Result<CreatePlan, Error> {
     let (mut deployment, origin) = match source {
         Source::Files(files) => (files.deployment()?, Origin::Files(files)),
         Source::Brought(brought) => (brought.deployment(), Origin::Brought(brought)),
+        Source::Archive(archive) => {
+            for (tag, value) in archive.tags() {
+                options.tags.entry(tag).or_insert(value);
+            }
+            (archive.deployment(), Origin::Archive(archive))
+        }
         Source::Bespoke(path) => reached(resume::reach_by_config(&path)?),
         Source::Reached(reach) => reached(reach),
     };
@@ -160,7 +170,7 @@ impl CreatePlan {
     fn waits_for_tasks(&self) -> Option<Duration> {
         match &self.origin {
             Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
-            Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) => None,
+            Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
         }
     }
 
@@ -170,6 +180,22 @@ impl CreatePlan {
         self.deployment.services.iter().filter(wanted).cloned().collect()
     }
 
+    /// What evidence and journal call it.
+    fn operation(&self) -> &'static str {
+        match self.origin {
+            Origin::Archive(_) => "import",
+            Origin::Reached(_) | Origin::Files(_) | Origin::Brought(_) => "create",
+        }
+    }
+
+    /// What is locked. An import touches nothing of the deployment, and must be possible while that is half restored.
+    fn locks(&self) -> String {
+        match self.origin {
+            Origin::Archive(_) => format!("{} (import)", self.deployment.name),
+            Origin::Reached(_) | Origin::Files(_) | Origin::Brought(_) => self.deployment.name.clone(),
+        }
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.deployment.components.iter().any(|component| component.name == name)
     }
@@ -177,7 +203,7 @@ impl CreatePlan {
 
 /// Makes the snapshot.
 pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: CreatePlan) -> Result<Created, Error> {
-    let lock = resume::lock(context, &plan.deployment.name, plan.options.wait).await?;
+    let lock = resume::lock(context, &plan.locks(), plan.options.wait).await?;
     resume::finish_open(context, &lock, resume::HalfReplaced::Refuse).await?;
     if let Origin::Reached(reach) = &plan.origin {
         resume::tidy(context, &*reach.provider()).await?;
@@ -193,12 +219,12 @@ pub(super) async fn execute_locked(
     lock: &DeploymentLock,
 ) -> Result<Created, Error> {
     repository.keys().check_writes().map_err(|source| Error::from(repository.unsupported(source)))?;
-    let recorder = Recorder::new(context, "create", Some(&plan.deployment.name), plan.lines());
+    let recorder = Recorder::new(context, plan.operation(), Some(&plan.deployment.name), plan.lines());
     let way = match &plan.origin {
         Origin::Reached(reach) => Some(reach.way()),
-        Origin::Files(_) | Origin::Brought(_) => None,
+        Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
     };
-    let mut journal = Journal::begin(lock, "create", recorder.run(), way)?;
+    let mut journal = Journal::begin(lock, plan.operation(), recorder.run(), way)?;
     let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease: None };
     let (made, all_runs) = run.all().await;
     if let Some(lease) = run.lease.take() {
@@ -222,11 +248,11 @@ pub(super) async fn execute_locked(
     }
     // The snapshot is there: what this machine cannot remember of it does not make it a failure.
     let (identity, location) = (repository.config().repository, repository.store().location());
-    let kept = [
-        closed,
-        context.state.set_last_head(identity, &location, id),
-        context.state.set_repository_at(&location, identity),
-    ];
+    let mut kept = vec![closed];
+    if repository.store().capabilities().durable {
+        kept.push(context.state.set_last_head(identity, &location, id));
+        kept.push(context.state.set_repository_at(&location, identity));
+    }
     for error in kept.into_iter().filter_map(Result::err) {
         context.warn(Error::from(error).chain().join(": "));
     }
@@ -269,6 +295,10 @@ impl<'a> Run<'a> {
             }
             Origin::Brought(brought) => {
                 let made = without_panic(self.brought(brought)).await;
+                (made, true)
+            }
+            Origin::Archive(archive) => {
+                let made = without_panic(self.archived(archive)).await;
                 (made, true)
             }
             Origin::Reached(reach) => {
@@ -330,6 +360,46 @@ impl<'a> Run<'a> {
             records.push(self.dumper().or_failed(info, Consistency::Given, record)?);
         }
         self.commit(session, records, None, &known, None).await
+    }
+
+    /// The dumps of an archive. All of it is read before any of it counts.
+    async fn archived(&mut self, archive: &ArchiveSource) -> Result<Made, Error> {
+        let (session, known) = self.begin().await?;
+        self.phase("dump")?;
+        let records = self.members(archive, &session, &known).await.map_err(|error| archive.refused(error))?;
+        let version = archive.information.infrahub_version().map(str::to_owned);
+        self.commit(session, records, version, &known, None).await
+    }
+
+    /// Stores the dumps of an archive, in the order in which they come.
+    async fn members(
+        &self,
+        archive: &ArchiveSource,
+        session: &WriteSession,
+        known: &Known,
+    ) -> Result<Vec<ComponentRecord>, Error> {
+        let (mut records, mut passed_over) = (Vec::new(), Vec::new());
+        while let Some(member) = archive.next(&self.context.cancel).await? {
+            let component = archive.component_of(&member);
+            let info = self.plan.deployment.components.iter().find(|info| Some(info.name.as_str()) == component);
+            let Some(info) = info else {
+                if component.is_none() {
+                    passed_over.push(format!("`{}` of the archive is in no component", member.name.escape_debug()));
+                }
+                archive.skip(&self.context.cancel).await?;
+                continue;
+            };
+            let edition = (info.kind == ComponentKind::Neo4j).then(|| archive.information.edition().to_owned());
+            let inspection = Inspection { edition, size_bytes: Some(member.size), ..Inspection::default() };
+            let dump = archive.dump(member, &info.name).await;
+            let stored = self.dumper().stream(session, info, &inspection, dump, Consistency::Given, known);
+            records.push(stored.await?);
+        }
+        archive.finish().await?;
+        if let Some(first) = records.first_mut() {
+            first.warnings.append(&mut passed_over);
+        }
+        Ok(records)
     }
 
     async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
@@ -398,7 +468,7 @@ impl<'a> Run<'a> {
     }
 
     async fn begin(&mut self) -> Result<(WriteSession, Known), Error> {
-        let claimant = self.recorder.claimant(self.context, "create");
+        let claimant = self.recorder.claimant(self.context, self.plan.operation());
         self.lease = Some(RunLease::begin(self.repository, claimant).await?);
         let (snapshots, damages) = self.repository.snapshots().await?;
         damages.iter().for_each(|damage| self.context.warn(damage.to_string()));
@@ -487,7 +557,10 @@ impl<'a> Run<'a> {
         let manifest = Manifest {
             format: crate::format::FORMAT_VERSION,
             deployment: self.plan.deployment.name.clone(),
-            created_at: self.recorder.start(),
+            created_at: match &self.plan.origin {
+                Origin::Archive(archive) => archive.created_at(self.recorder.start()),
+                Origin::Reached(_) | Origin::Files(_) | Origin::Brought(_) => self.recorder.start(),
+            },
             finished_at,
             run: self.recorder.run(),
             lease_deadline: lease.deadline(),

@@ -253,7 +253,7 @@ impl IntoDeployment {
         let mut lines =
             vec![format!("into deployment `{}` ({})", self.reach.deployment().name, self.reach.deployment().evidence)];
         if options.no_safety_snapshot {
-            lines.push("do NOT back up what is there now first, as was asked for".to_owned());
+            lines.push("do NOT back up what is there now first".to_owned());
         } else {
             lines.extend(self.safety.lines());
         }

@@ -37,6 +37,7 @@ const CONCURRENCY: usize = 4;
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     root: Arc<Root>,
+    durable: bool,
 }
 
 impl LocalStore {
@@ -65,7 +66,15 @@ impl LocalStore {
             if std::fs::metadata(&root)?.is_dir() { Ok(root) } else { Err(io::ErrorKind::NotADirectory.into()) }
         };
         let path = open().map_err(|source| place_error("open", path, source))?;
-        Ok(Self { root: Arc::new(Root { path, durable_folders: Mutex::default() }) })
+        Ok(Self { root: Arc::new(Root { path, durable_folders: Mutex::default() }), durable: true })
+    }
+
+    /// Makes a folder whose content lives no longer than this process needs it. It declares that, so that nothing remembers it.
+    ///
+    /// # Errors
+    /// As [`LocalStore::create`].
+    pub fn scratch(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Ok(Self { durable: false, ..Self::create(path)? })
     }
 
     /// Runs `work` where it may block.
@@ -91,7 +100,7 @@ impl Store for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { concurrency: CONCURRENCY, create_only: true, durable: true }
+        Capabilities { concurrency: CONCURRENCY, create_only: true, durable: self.durable }
     }
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@ pub mod object;
 pub mod probe;
 pub mod remote;
 pub mod retry;
+pub mod upload;
 pub mod wait;
 
 use std::fmt;

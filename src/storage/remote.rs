@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
@@ -105,7 +105,7 @@ impl Variables {
     }
 
     /// The values that may be secrets: all but those that say where something is or how it is called.
-    fn unspeakable(&self) -> Unspeakable {
+    pub(super) fn unspeakable(&self) -> Unspeakable {
         const SECRET: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "SAS", "CREDENTIAL"];
         let secret = self.0.iter().filter(|(name, _)| SECRET.iter().any(|word| name.contains(word)));
         Unspeakable::new(secret.map(|(_, value)| value.clone()))
@@ -145,34 +145,45 @@ pub fn open(place: &RemotePlace, variables: &Variables) -> Result<RemoteStore, S
     Ok(RemoteStore::new(inner, location, unspeakable))
 }
 
-fn build(place: &RemotePlace, variables: &Variables) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    Ok(match &place.service {
-        Service::S3 { endpoint, region } => {
-            // Names that are not known belong to other tools.
-            let mut builder =
-                variables.below("AWS_").fold(AmazonS3Builder::new(), |builder, (name, value)| match name
-                    .parse::<AmazonS3ConfigKey>(
-                ) {
-                    Ok(key) => builder.with_config(key, value),
-                    Err(_) => builder,
-                });
-            if let Some(endpoint) = endpoint {
-                builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
-            }
-            let said = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| variables.get(name));
-            let s3 = builder
-                .with_region(region.as_deref().or(said).unwrap_or(REGION_DEFAULT))
-                .with_bucket_name(&place.bucket)
-                .with_conditional_put(S3ConditionalPut::ETagMatch)
-                .with_checksum_algorithm(Checksum::SHA256)
-                // One by one: only then is it told that a delete merely hid something.
-                .with_disable_bulk_delete(true)
-                .with_client_options(client(endpoint.as_deref()))
-                .with_http_connector(WatchedConnector { content_md5: true })
-                .with_retry(retry);
-            Arc::new(s3.build()?)
+/// The client of a bucket in S3.
+///
+/// # Errors
+/// If the place is in no S3, or the settings do not fit together.
+pub(super) fn amazon(place: &RemotePlace, variables: &Variables) -> object_store::Result<AmazonS3> {
+    let Service::S3 { endpoint, region } = &place.service else {
+        return Err(object_store::Error::NotSupported { source: "only S3 takes an object in parts here".into() });
+    };
+    // Names that are not known belong to other tools.
+    let mut builder = variables.below("AWS_").fold(AmazonS3Builder::new(), |builder, (name, value)| {
+        match name.parse::<AmazonS3ConfigKey>() {
+            Ok(key) => builder.with_config(key, value),
+            Err(_) => builder,
         }
+    });
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    let said = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| variables.get(name));
+    builder
+        .with_region(region.as_deref().or(said).unwrap_or(REGION_DEFAULT))
+        .with_bucket_name(&place.bucket)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_checksum_algorithm(Checksum::SHA256)
+        // One by one: only then is it told that a delete merely hid something.
+        .with_disable_bulk_delete(true)
+        .with_client_options(client(endpoint.as_deref()))
+        .with_http_connector(WatchedConnector { content_md5: true })
+        .with_retry(no_retry())
+        .build()
+}
+
+fn no_retry() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+fn build(place: &RemotePlace, variables: &Variables) -> object_store::Result<Arc<dyn ObjectStore>> {
+    Ok(match &place.service {
+        Service::S3 { .. } => Arc::new(amazon(place, variables)?),
         Service::Google => {
             let builder =
                 variables.below("GOOGLE_").fold(GoogleCloudStorageBuilder::new(), |builder, (name, value)| {
@@ -185,7 +196,7 @@ fn build(place: &RemotePlace, variables: &Variables) -> object_store::Result<Arc
                 .with_bucket_name(&place.bucket)
                 .with_client_options(client(variables.get("GOOGLE_BASE_URL")))
                 .with_http_connector(WatchedConnector::default())
-                .with_retry(retry);
+                .with_retry(no_retry());
             Arc::new(google.build()?)
         }
         Service::Azure => {
@@ -199,7 +210,7 @@ fn build(place: &RemotePlace, variables: &Variables) -> object_store::Result<Arc
                 .with_container_name(&place.bucket)
                 .with_client_options(client(variables.get("AZURE_ENDPOINT")))
                 .with_http_connector(WatchedConnector::default())
-                .with_retry(retry);
+                .with_retry(no_retry());
             Arc::new(azure.build()?)
         }
     })

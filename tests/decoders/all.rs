@@ -6,8 +6,11 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use infrahub_backup::archive::keys::{PrivateKey, PublicKey};
+use infrahub_backup::archive::{ArchiveReader, ArchiveWriter, Event, Information, Member, Sealer};
 use infrahub_backup::component::neo4j::dump_format::{FrameDecoder, UnwrapSink, Unwrapper, encode_frame};
 use infrahub_backup::component::postgres::dump_format::CustomFormatCheck;
+use infrahub_backup::env::Entropy;
 use infrahub_backup::format::config::{self, ProfileName, Profiles};
 use infrahub_backup::format::envelope::{Head, ObjectType};
 use infrahub_backup::format::identity::{Identity, recipient};
@@ -29,6 +32,9 @@ use infrahub_backup::seal::slot::{open_config, slot_repository};
 
 /// What a decoder of this program may take of memory: this much at least, in bytes.
 const LEAST: usize = 256 << 10;
+
+/// What reading an archive may take: the largest metadata, parsed, two pieces, and the window of its compression.
+const ARCHIVE_LEAST: usize = 3 << 20;
 
 /// What a frame may grow to in these runs, in bytes. Real limits are the caller's.
 const FRAME_SIZE_MAX: usize = 1 << 20;
@@ -54,7 +60,7 @@ const fn decoder(name: &'static str, run: fn(&[u8]), factor: usize, vectors: &'s
 }
 
 /// All of them.
-pub const ALL: [Decoder; 20] = [
+pub const ALL: [Decoder; 25] = [
     decoder("head", head, 2, &["head", "object", "tree pack", "content pack"]),
     decoder("sealed_object", sealed_object, 8, &["object"]),
     decoder("pack", pack, 8, &["content pack", "tree pack"]),
@@ -83,6 +89,11 @@ pub const ALL: [Decoder; 20] = [
         ..decoder("postgres_custom", postgres_custom, 64, &[])
     },
     Decoder { files: &["tests/decoders/bespoke.toml"], ..decoder("bespoke_config", bespoke_config, 256, &[]) },
+    Decoder { least: ARCHIVE_LEAST, ..decoder("archive", |bytes| archive(bytes, None), 8, &[]) },
+    Decoder { least: ARCHIVE_LEAST, ..decoder("archive_tar", |bytes| archive(&stored(bytes), None), 8, &[]) },
+    Decoder { least: ARCHIVE_LEAST, ..decoder("archive_encrypted", |bytes| archive(bytes, Some(pair())), 8, &[]) },
+    decoder("archive_information", |bytes| same_again(bytes, Information::decode, Information::encode), 32, &[]),
+    decoder("archive_key", archive_key, 8, &[]),
 ];
 
 impl Decoder {
@@ -101,6 +112,7 @@ impl Decoder {
             }
         }
         seeds.extend(listed(&root.join("fuzz/found").join(self.name)).iter().map(|path| fs::read(path).expect("read")));
+        seeds.extend(archive_seeds(self.name));
         if self.name == "neo4j_tar" {
             seeds.push(tar_of(&fs::read(root.join("tests/fixtures/neo4j-community-5.26.30.dump")).expect("a dump")));
         }
@@ -300,4 +312,108 @@ fn bespoke_config(bytes: &[u8]) {
 /// Prefix and tar of a dump that zstd compressed.
 fn tar_of(dump: &[u8]) -> Vec<u8> {
     zstd::decode_all(dump.strip_prefix(b"DZV1").expect("compressed by zstd")).expect("a frame")
+}
+
+/// Reads an archive as it comes. What is accepted has metadata, and all that they name.
+fn archive(bytes: &[u8], key: Option<PrivateKey>) {
+    let mut reader = ArchiveReader::new(key);
+    let (mut information, mut ended, mut length, mut promised) = (None, 0, 0, 0);
+    let mut pieces = bytes.chunks(997);
+    loop {
+        match reader.event() {
+            Ok(Some(Event::Information(found))) => information = Some(found),
+            Ok(Some(Event::Begin(member))) => promised += member.size,
+            Ok(Some(Event::Data(data))) => length += data.len() as u64,
+            Ok(Some(Event::End)) => ended += 1,
+            Ok(None) => match pieces.next() {
+                Some(piece) => reader.feed(piece.to_vec().into()),
+                None => break,
+            },
+            Err(_) => return,
+        }
+    }
+    if reader.finish().is_ok() {
+        let information = information.expect("what is accepted has metadata");
+        assert_eq!((ended, length), (information.checksums.len(), promised));
+    }
+}
+
+fn archive_key(bytes: &[u8]) {
+    if let Ok(private) = PrivateKey::decode(bytes) {
+        let again = PrivateKey::decode(private.encode().as_bytes()).expect("it is accepted again");
+        assert_eq!(again.public(), private.public());
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(public) = PublicKey::decode(text) {
+        assert_eq!(public.encode(), text.trim());
+    }
+}
+
+/// Sevens, so that keys are the same in every run.
+struct Sevens;
+
+impl Entropy for Sevens {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+fn pair() -> PrivateKey {
+    PrivateKey::generate(&Sevens)
+}
+
+/// A gzip file whose content stands in it as it is, so that mutations reach it.
+fn stored(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let mut blocks = bytes.chunks(0xffff).peekable();
+    if bytes.is_empty() {
+        out.extend_from_slice(&[1, 0, 0, 0xff, 0xff]);
+    }
+    while let Some(block) = blocks.next() {
+        let length = u16::try_from(block.len()).expect("a short block");
+        out.push(u8::from(blocks.peek().is_none()));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(block);
+    }
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    let crc = bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)));
+    out.extend_from_slice(&(!crc).to_le_bytes());
+    out.extend_from_slice(&u32::try_from(bytes.len()).expect("short").to_le_bytes());
+    out
+}
+
+/// What of an archive is a seed for the decoder of this name.
+fn archive_seeds(name: &str) -> Vec<Vec<u8>> {
+    const DUMPS: [(&str, &[u8], &str); 2] = [
+        ("database/neo4j.dump", b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        ("prefect.dump", b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    ];
+    let text = format!(
+        r#"{{"metadata_version":2025111200,"backup_id":"b","created_at":"2026-11-22T15:12:26Z","checksums":{{"{}":"{}","{}":"{}"}}}}"#,
+        DUMPS[0].0, DUMPS[0].2, DUMPS[1].0, DUMPS[1].2
+    );
+    let information = Information::decode(text.as_bytes()).expect("metadata");
+    let members = DUMPS.map(|(name, data, _)| Member { name: name.to_owned(), size: data.len() as u64 });
+    let mut writer = ArchiveWriter::new(information, members.to_vec()).expect("a writer");
+    let mut plain = Vec::new();
+    DUMPS.iter().for_each(|(name, data, _)| writer.data(name, data, &mut plain).expect("as promised"));
+    writer.finish(&mut plain).expect("whole");
+    match name {
+        "archive" => vec![plain],
+        "archive_tar" => {
+            let (mut tar, mut gzip) = (Vec::new(), flate2::read::GzDecoder::new(&plain[..]));
+            std::io::Read::read_to_end(&mut gzip, &mut tar).expect("a gzip file");
+            vec![tar]
+        }
+        "archive_encrypted" => {
+            let (mut sealer, mut sealed) = (Sealer::new(&pair().public(), &Sevens).expect("a key"), Vec::new());
+            sealer.push(&plain, &Sevens, &mut sealed);
+            let head = sealer.finish(&Sevens, &mut sealed);
+            vec![[&head[..], &sealed].concat()]
+        }
+        "archive_information" => vec![text.into_bytes()],
+        "archive_key" => vec![pair().encode().as_bytes().to_vec(), pair().public().encode().into_bytes()],
+        _ => vec![],
+    }
 }

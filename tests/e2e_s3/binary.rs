@@ -191,3 +191,53 @@ fn the_predecessors_flags_and_places_lead_to_the_repository() {
     .expect("a file");
     Ran::of(amazon).ok();
 }
+
+/// Dumps that make an archive of several parts.
+fn archived(sandbox: &Sandbox, more: &[&str]) -> Ran {
+    let fixture = |name: &str| package_file(&format!("tests/fixtures/{name}")).display().to_string();
+    let large = sandbox.write("large.dump", noise("an archive of several parts", 20_000_000));
+    let neo4j = fixture("neo4j-community-5.26.30.dump");
+    let line = ["create", "from-files", "--backend", "tarball", "--neo4j-path", &neo4j];
+    let raw = ["--postgres-path", large.to_str().expect("text"), "--allow-raw", "--json"];
+    sandbox.run([&line[..], &raw, more].concat())
+}
+
+#[test]
+fn an_archive_goes_to_a_bucket_and_comes_back_from_there() {
+    let Some(server) = VERSITYGW.take("that archives go to buckets and come back") else { return };
+    let mut sandbox = sandbox(server, &server.endpoint, "backup");
+    sandbox.set("INFRAHUB_BACKUP_DIR", sandbox.path("archives").display().to_string());
+    let prefix = new_folder();
+    archived(&sandbox, &["--s3-upload"]).with_code(2).says(&["--s3-bucket BUCKET"]);
+    assert!(!sandbox.path("archives").exists(), "it was told before anything began");
+    archived(&sandbox, &["--s3-upload", "--s3-bucket", "no-such-bucket", "--s3-prefix", &prefix]).with_code(1);
+    let made = archived(&sandbox, &["--s3-upload", "--s3-bucket", "backup", "--s3-prefix", &prefix]).ok().json();
+    let object = made["uploaded"].as_str().expect("it was uploaded").to_owned();
+    assert!(object.starts_with(&format!("s3://backup/{prefix}/infrahub_backup_")) && object.ends_with(".tar.gz"));
+    assert!(made["archive"].is_null() && made["bytes"].as_u64() > Some(16 << 20), "{made}");
+    assert_eq!(files_below(&sandbox.path("archives")).len(), 0, "the file was removed");
+    // The repository is in the same bucket, and elsewhere in it.
+    sandbox.run(["init", "--no-password"]).ok();
+    sandbox.run(["import", &object]).with_code(1).says(&["not a dump in the custom format"]);
+    let said = sandbox.run(["import", &object, "--allow-raw", "-v", "-v"]).ok();
+    for text in [said.text(), said.err] {
+        assert_no_secret(server, "what it said", text.as_bytes());
+    }
+    let target = sandbox.path("restored");
+    sandbox.run(["restore", "--to-files", target.to_str().expect("text"), "--yes"]).ok();
+    let restored = fs::read(target.join("task-manager-db.dump")).expect("restored");
+    assert!(restored == noise("an archive of several parts", 20_000_000));
+    sandbox.run(["import", "s3://backup/no-such-folder/x.tar.gz"]).with_code(1).says(&["is not in s3://backup"]);
+    let kept = archived(&sandbox, &["--s3-upload", "--s3-keep-local", "--s3-bucket", "backup", "--s3-prefix", &prefix]);
+    let kept = kept.ok().json();
+    assert!(Path::new(kept["archive"].as_str().expect("it is there")).exists());
+    let neo4j = package_file("tests/fixtures/neo4j-community-5.26.30.dump").display().to_string();
+    let line = ["create", "from-files", "--backend", "tarball", "--neo4j-path", &neo4j, "--json"];
+    let small =
+        sandbox.run([&line[..], &["--s3-upload", "--s3-bucket", "backup", "--s3-prefix", &new_folder()]].concat());
+    let small = small.ok().json()["uploaded"].as_str().expect("it was uploaded").to_owned();
+    let target = sandbox.path("restored-at-once");
+    sandbox.run(["restore", &small, "--to-files", target.to_str().expect("text"), "--yes"]).ok();
+    assert!(target.join("database.dump").exists());
+    assert_eq!(sandbox.snapshots().len(), 2);
+}

@@ -85,6 +85,13 @@ impl Sandbox {
         self.confined(command)
     }
 
+    /// The binary with these arguments, and nothing that names a repository.
+    pub fn command_without_repository<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infrahub-backup"));
+        command.args(arguments);
+        self.confined(command)
+    }
+
     fn confined(&self, mut command: Command) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.path("home"));
         for (name, folder) in [("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache")]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::documents::{SnapshotDocument, component_status};
-use super::init;
+use super::{init, tarball};
+use crate::cli::archives::FILES;
 use crate::cli::args::{Create, CreateFlags, CreateFrom, FromFiles};
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
@@ -22,22 +23,23 @@ use crate::repository::Repository;
 use crate::repository::pack_writer::Stage;
 use crate::repository::snapshots::Snapshot;
 
-/// Name of a deployment that nobody named.
-const FILES: &str = "files";
-
 /// The component that `--exclude-taskmanager` leaves out.
 pub const TASK_MANAGER: &str = "task-manager-db";
 
 /// `create` and `create from-files`
 pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     let Create { from, options: flags } = args;
-    for note in flags.legacy.check(in_bucket(session, &flags)?)? {
+    let into_archive = session.settings.global().legacy.is_tarball();
+    for note in flags.legacy.check(in_bucket(session, &flags)?, into_archive)? {
         session.context.info(note);
     }
     let source = match from {
         Some(CreateFrom::FromFiles(files)) => Source::Files(files_source(session, files)?),
         None => Source::Reached(target::reach(session).await?),
     };
+    if into_archive {
+        return tarball::create(session, source, options(&flags)?, &flags).await;
+    }
     let plan = plan(&session.context, source, options(&flags)?).await?;
     plan.lines().iter().for_each(|line| session.context.events.message(Level::Debug, line));
     if flags.dry_run {
@@ -53,7 +55,8 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
 
 /// Whether the repository is in a bucket, where that matters to a flag.
 fn in_bucket(session: &Session, flags: &CreateFlags) -> Result<bool, Failure> {
-    Ok(flags.legacy.s3_upload && matches!(session.settings.location()?, Location::Bucket(_)))
+    let asked = flags.legacy.s3_upload && !session.settings.global().legacy.is_tarball();
+    Ok(asked && matches!(session.settings.location()?, Location::Bucket(_)))
 }
 
 fn files_source(session: &Session, files: FromFiles) -> Result<FilesSource, Failure> {
@@ -128,7 +131,8 @@ async fn show_plan(session: &Session, plan: &CreatePlan, make: bool) -> Result<E
     Ok(Exit::Done)
 }
 
-async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, Failure> {
+/// The repository, made where that is allowed and the place is empty.
+pub async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, Failure> {
     let location = match look(&session.settings, &session.context.state).await? {
         Place::Repository { store, config } => return session.open_found(store, &config).await,
         Place::Empty(location) if make => location,
@@ -144,15 +148,23 @@ async fn open_or_make(session: &Session, make: bool) -> Result<Arc<Repository>, 
 }
 
 fn show(session: &Session, created: Created) -> Result<Exit, Failure> {
+    let document = created_document(session, &created);
+    let Created { id, manifest, stored_bytes, .. } = created;
+    let snapshot = Snapshot::new(id, manifest);
+    let exit = if snapshot.is_complete() { Exit::Done } else { Exit::Incomplete };
+    session.out.done(exit, &document, || text(&snapshot, stored_bytes))
+}
+
+/// What came of it, for programs; tells its warnings.
+pub fn created_document(session: &Session, created: &Created) -> Value {
     let Created { id, manifest, stored_bytes, report, warnings } = created;
     warnings.iter().for_each(|warning| session.context.warn(warning));
-    let snapshot = Snapshot::new(id, manifest);
+    let snapshot = Snapshot::new(*id, manifest.clone());
     let mut document = serde_json::to_value(SnapshotDocument::new(&snapshot, false)).expect("a document is plain data");
     document["stored_bytes"] = json!(stored_bytes);
     document["report"] = json!(report);
     document["warnings"] = json!(warnings);
-    let exit = if snapshot.is_complete() { Exit::Done } else { Exit::Incomplete };
-    session.out.done(exit, &document, || text(&snapshot, stored_bytes))
+    document
 }
 
 /// What came of it, for people.

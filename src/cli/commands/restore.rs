@@ -6,14 +6,18 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::create::{excluded, stay};
+use super::import::import;
+use crate::cli::archives::{FILES, Scratch, is_archive};
 use crate::cli::args::Restore;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::legacy::refuse_archive;
+use crate::cli::place::{Place, look};
 use crate::cli::render;
 use crate::cli::session::{Session, interactive, newest};
+use crate::cli::settings::Location;
 use crate::cli::target;
 use crate::error::ErrorKind;
+use crate::ops::create::CreateOptions;
 use crate::ops::restore::{RestoreOptions, RestorePlan, Restored, RestoredComponent, Target, execute, plan};
 use crate::repository::Repository;
 use crate::repository::snapshots::Snapshot;
@@ -21,7 +25,7 @@ use crate::repository::snapshots::Snapshot;
 /// `restore`
 pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
     args.legacy.check()?;
-    refuse_archive(&args.snapshot_id)?;
+    check_names(session, &args)?;
     if !args.yes && !args.dry_run && !interactive() {
         return Err(Failure::usage("nobody can be asked whether to restore")
             .hint("see the plan with --dry-run, then say --yes"));
@@ -33,14 +37,14 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
     if !args.dry_run {
         stay(session, args.legacy.sleep).await?;
     }
-    let repository = session.open().await?;
-    let snapshot = choose(session, &repository, &args, &target).await?;
+    let Found { repository, snapshot, scratch } = find(session, &args, &target).await?;
     let id = snapshot.id;
     let options = RestoreOptions {
         components: args.component.clone(),
         exclude: excluded(&args.exclude, args.legacy.exclude_taskmanager),
         fast: args.fast,
-        no_safety_snapshot: args.no_safety_snapshot,
+        // One in a repository that is removed in a moment would save nothing.
+        no_safety_snapshot: args.no_safety_snapshot || scratch.is_some(),
         force: args.force,
         wait: args.wait,
     };
@@ -54,8 +58,81 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
     if !args.yes {
         confirm(session, &plan).await?;
     }
-    let restored = execute(&session.context, &repository, plan).await?;
+    let mut restored = execute(&session.context, &repository, plan).await?;
+    if scratch.is_some() {
+        restored.report = None;
+    }
     show(session, id, &restored)
+}
+
+/// What is restored, and from where.
+struct Found {
+    repository: Arc<Repository>,
+    snapshot: Snapshot,
+    /// Where there is no repository: one that lives until the archive in it is restored.
+    scratch: Option<Scratch>,
+}
+
+/// Refuses names that do not go together.
+fn check_names(session: &Session, args: &Restore) -> Result<(), Failure> {
+    let legacy = &session.settings.global().legacy;
+    if !is_archive(&args.snapshot_id) {
+        if legacy.is_tarball() {
+            return Err(Failure::usage("`--backend tarball` restores an archive, and none is named").hint(
+                "name it: infrahub-backup restore FILE; for a snapshot, leave out --backend and INFRAHUB_BACKEND",
+            ));
+        }
+        return Ok(());
+    }
+    if args.at.is_some() || legacy.snapshot.is_some() {
+        return Err(Failure::usage("an archive and `--at` or `--snapshot` name two things to restore"));
+    }
+    Ok(())
+}
+
+/// The snapshot that was named; an archive becomes one first, and is thereby checked as a whole.
+async fn find(session: &Session, args: &Restore, target: &Target) -> Result<Found, Failure> {
+    if !is_archive(&args.snapshot_id) {
+        let repository = session.open().await?;
+        let snapshot = choose(session, &repository, args, target).await?;
+        return Ok(Found { repository, snapshot, scratch: None });
+    }
+    let legacy = &session.settings.global().legacy;
+    let place = if legacy.is_tarball() && session.settings.global().repo.is_none() {
+        // Buckets and folders hold archives then.
+        Place::Empty(Location::Folder(session.settings.backup_dir().join("repository")))
+    } else {
+        look(&session.settings, &session.context.state).await?
+    };
+    let there = match place {
+        // A dry run changes nothing.
+        Place::Repository { store, config } if !args.dry_run => Some(session.open_found(store, &config).await?),
+        Place::Repository { .. } => None,
+        Place::Empty(location) => {
+            if matches!(target, Target::Deployment(_)) {
+                let text = "so that what is there now cannot be saved first; to keep one: infrahub-backup init";
+                session.context.warn(format!("there is no repository at {location}, {text}"));
+            }
+            None
+        }
+    };
+    let scratch = if there.is_none() { Some(Scratch::new(session, None).await?) } else { None };
+    let (context, repository) = match (&there, &scratch) {
+        (Some(repository), _) => (&session.context, repository),
+        (None, Some(scratch)) => (&scratch.context, &scratch.repository),
+        (None, None) => return Err(Failure::new(ErrorKind::Internal, "there is no repository for the archive")),
+    };
+    let deployment = match target {
+        Target::Deployment(reach) => reach.deployment().name.clone(),
+        Target::Folder(_) => session.settings.deployment_name().unwrap_or_else(|| FILES.to_owned()),
+    };
+    let deployment = args.deployment.clone().unwrap_or(deployment);
+    let options = CreateOptions { wait: args.wait, ..CreateOptions::default() };
+    let key = args.decrypt_key.as_deref();
+    let created = import(session, context, repository, &args.snapshot_id, &deployment, key, options).await?;
+    session.context.info(format!("the archive is whole, and is snapshot {}", created.id.short()));
+    let snapshot = Snapshot::new(created.id, created.manifest);
+    Ok(Found { repository: Arc::clone(repository), snapshot, scratch })
 }
 
 async fn choose(

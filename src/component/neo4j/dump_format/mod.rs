@@ -20,7 +20,6 @@ mod frames;
 mod kind;
 mod prefix;
 mod tar;
-mod tar_header;
 mod unwrap;
 mod wrap;
 

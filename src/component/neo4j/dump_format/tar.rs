@@ -2,8 +2,8 @@
 
 use super::GAP_SIZE_MAX;
 use super::error::{DumpFormatError, Layer};
-use super::tar_header::{BLOCK_SIZE, Entry, padding, pax_size, read};
 use super::unwrap::UnwrapSink;
+use crate::tar_header::{BLOCK_SIZE, Entry, padding, pax_size, read};
 
 /// What a whole tar held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl TarWalk {
         let (entry, size) = read(self.whole_block()).or_else(|what| self.wrong(what))?;
         match entry {
             Entry::File => self.file(size, out),
-            Entry::Other => self.other(size),
+            Entry::Folder | Entry::Other => self.other(size),
             Entry::PaxNext | Entry::PaxGlobal | Entry::LongName => self.description(entry, size),
         }
     }
@@ -202,11 +202,13 @@ impl TarWalk {
         let body = &self.gap[start..start + size];
         let named = match entry {
             Entry::PaxNext | Entry::PaxGlobal => pax_size(body).or_else(|what| self.wrong(what))?,
-            Entry::File | Entry::Other | Entry::LongName => None,
+            Entry::File | Entry::Folder | Entry::Other | Entry::LongName => None,
         };
         match entry {
             Entry::PaxGlobal => self.global_size = named.or(self.global_size),
-            Entry::PaxNext | Entry::File | Entry::Other | Entry::LongName => self.next_size = named.or(self.next_size),
+            Entry::PaxNext | Entry::File | Entry::Folder | Entry::Other | Entry::LongName => {
+                self.next_size = named.or(self.next_size);
+            }
         }
         self.state = self.padding(0);
         Ok(())
