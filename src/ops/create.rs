@@ -459,7 +459,38 @@ impl<'a> Run<'a> {
             let record = dumper.folder(&session, info, Consistency::Online).await;
             records.push(dumper.or_failed(info, Consistency::Online, record)?);
         }
+        if !stops.is_empty() {
+            self.keep_unchanged(&*reach.provider(), &opened.streams, &mut records).await;
+        }
         self.commit(session, records, None, &known, not_running).await
+    }
+
+    /// Counts again, and keeps the counts that are as before: between the first count and the stop others may have written, and
+    /// a restore that gives back what was dumped must not look as if it did not.
+    async fn keep_unchanged(
+        &self,
+        provider: &dyn Provider,
+        streams: &[Box<dyn Component>],
+        records: &mut [ComponentRecord],
+    ) {
+        let again = match self.inspect(provider, streams).await {
+            Ok(again) => again,
+            Err(error) => {
+                // The dumps are there; nothing is worth less for it but what can be compared.
+                self.context.warn(format!("no counts are kept: {}", error.chain().join(": ")));
+                vec![Inspection::default(); streams.len()]
+            }
+        };
+        for (component, again) in streams.iter().zip(&again) {
+            let name = &component.info().name;
+            let Some(record) = records.iter_mut().find(|record| record.name == *name) else { continue };
+            let before = record.counts.len();
+            record.counts.retain(|what, count| again.counts.get(what) == Some(count));
+            if record.counts.len() < before {
+                let changed = before - record.counts.len();
+                self.context.info(format!("`{name}`: {changed} of {before} counts changed meanwhile and are not kept"));
+            }
+        }
     }
 
     fn dumper(&self) -> Dumper<'a> {
