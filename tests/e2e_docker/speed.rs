@@ -22,7 +22,7 @@ const ROUNDS: usize = 2;
 
 /// How much of the command line's speed must be reached at the least. On an idle machine it is about all of it; this only
 /// notices what is wrong in kind, such as a copy byte by byte.
-const RATIO_MIN: f64 = 0.5;
+const RATIO_MIN: f64 = 0.2;
 
 async fn provider(real: &Project) -> DockerProvider {
     let endpoint = Endpoint { host: real.engine().to_owned(), tls: None };
