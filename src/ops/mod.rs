@@ -9,6 +9,7 @@ pub mod create;
 pub mod dump;
 pub mod evidence;
 pub mod files;
+pub mod flush;
 pub mod forget;
 mod held;
 pub mod init;

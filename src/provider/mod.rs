@@ -7,6 +7,7 @@ pub mod bespoke;
 pub mod config;
 pub mod docker;
 pub mod exec;
+pub mod flow_runs;
 pub mod secret;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 use self::bespoke::BespokeProvider;
 use self::docker::{DockerError, DockerProvider};
+use self::flow_runs::TaskManager;
 use crate::deployment::{Deployment, Way};
 
 /// Whether a service runs.
@@ -114,6 +116,14 @@ impl Reach {
         match self {
             Self::Bespoke(provider, _) => Arc::clone(provider) as Arc<dyn Provider>,
             Self::Docker(provider) => Arc::clone(provider) as Arc<dyn Provider>,
+        }
+    }
+
+    /// What knows its flow runs, if anything does.
+    pub fn task_manager(&self) -> Option<&dyn TaskManager> {
+        match self {
+            Self::Bespoke(..) => None,
+            Self::Docker(provider) => Some(&**provider),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod restore;
 pub mod resume;
 pub mod snapshots;
 pub mod status;
+pub mod taskmanager;
 pub mod verify;
 
 use clap_complete::Shell;

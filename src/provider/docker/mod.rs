@@ -10,6 +10,7 @@ mod endpoint;
 mod engine;
 mod error;
 mod exec;
+mod flow_runs;
 mod one_off;
 mod project;
 mod services;
