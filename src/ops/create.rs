@@ -338,6 +338,7 @@ impl<'a> Run<'a> {
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
+        let version = self.version(&*reach.provider()).await?;
         if let (false, Some(limit)) = (stops.is_empty(), self.plan.waits_for_tasks()) {
             self.phase("wait")?;
             tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
@@ -389,7 +390,15 @@ impl<'a> Run<'a> {
             let record = dumper.folder(&session, info, Consistency::Online).await;
             records.push(dumper.or_failed(info, Consistency::Online, record)?);
         }
-        self.commit(session, records, None, &known, not_running).await
+        self.commit(session, records, version, &known, not_running).await
+    }
+
+    /// The version of Infrahub. A snapshot without it is better than none.
+    async fn version(&self, provider: &dyn Provider) -> Result<Option<String>, Error> {
+        Ok(self.context.cancel.or(provider.infrahub_version()).await?.unwrap_or_else(|error| {
+            self.context.warn(Error::from(error).chain().join(": "));
+            None
+        }))
     }
 
     fn dumper(&self) -> Dumper<'a> {

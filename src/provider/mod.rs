@@ -88,6 +88,11 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// The version of Infrahub that runs; `None` where nobody can be asked.
+    async fn infrahub_version(&self) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
+
     /// Removes what a killed run may have left running beside the services; how many things that were. Called before
     /// services are started again.
     async fn tidy(&self) -> Result<usize, ProviderError> {

@@ -171,6 +171,15 @@ pub enum DockerError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server did not tell its version.
+    #[error("the version of Infrahub is not known: `{service}` does not tell")]
+    VersionUnknown {
+        /// The service.
+        service: String,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What the deployment's settings say cannot be done by this version.
     #[error("{what} is not built yet")]
     NotBuilt {
