@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "completion",
     "create",
     "demo",
@@ -28,17 +28,19 @@ const COMMANDS: [&str; 21] = [
     "resume",
     "snapshots",
     "status",
+    "taskmanager",
     "verify",
     "version",
 ];
 
 /// Subcommands of those that have some.
-const SUBCOMMANDS: [(&str, &[&str]); 5] = [
+const SUBCOMMANDS: [(&str, &[&str]); 6] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
     ("key", &["add", "export", "list", "remove", "rotate"]),
     ("report", &["list", "show", "verify"]),
     ("snapshots", &["hold", "list", "release", "show", "tag"]),
+    ("taskmanager", &["flush"]),
 ];
 
 /// Folders that hold no documents of ours.

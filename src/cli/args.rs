@@ -140,6 +140,8 @@ pub enum Command {
     Status(Status),
     /// List, show and check the evidence of operations
     Report(Report),
+    /// Clear the task manager of old runs
+    Taskmanager(super::taskmanager::Taskmanager),
     /// Start what a killed run left stopped
     Resume(Resume),
     /// Try it all in a throw-away folder, with example data

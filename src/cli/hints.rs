@@ -74,6 +74,11 @@ pub fn of(error: &Error) -> Option<String> {
             "whether tasks run is not known",
             "see why: docker compose logs task-manager; to interrupt what runs: --force",
         ),
+        (
+            "no container of service `task-manager`",
+            "start it: docker compose up -d task-manager; if a run of this program was killed: infrahub-backup resume",
+        ),
+        ("about its flow runs", "see why: docker compose logs task-manager"),
         ("has no `", "add it to the configuration file: docs/reference/configuration.md"),
         ("not a dump of Neo4j", "if it is to be kept as it is: --allow-raw"),
         ("not a dump in the custom format", "if it is to be kept as it is: --allow-raw"),

@@ -11,7 +11,7 @@ use clap::{Arg, ArgMatches, Args};
 use super::failure::Failure;
 
 /// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
-const UNBUILT: [&str; 2] = ["drill", "taskmanager"];
+const UNBUILT: [&str; 1] = ["drill"];
 
 /// The same, below another command.
 const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export"])];

@@ -25,6 +25,7 @@ mod session;
 mod settings;
 mod signals;
 mod target;
+mod taskmanager;
 mod values;
 mod variables;
 
@@ -64,6 +65,12 @@ fn command() -> clap::Command {
 }
 
 fn parse_and_run(arguments: &[OsString]) -> Exit {
+    if taskmanager::is_called(arguments) {
+        return match taskmanager::parse(arguments) {
+            Ok((cli, matches)) => execute(cli, typed(&matches)),
+            Err(error) => tell_clap(&error, arguments),
+        };
+    }
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => return tell_clap(&error, arguments),
@@ -166,6 +173,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Environment(_)
         | Command::Status(_)
         | Command::Report(_)
+        | Command::Taskmanager(_)
         | Command::Resume(_) => {}
     }
     global.legacy.check()?;
@@ -195,6 +203,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Environment(args) => commands::environment::run(&session, args.command).await,
         Command::Status(args) => commands::status::run(&session, &args).await,
         Command::Report(args) => commands::report::run(&session, args.command).await,
+        Command::Taskmanager(args) => commands::taskmanager::run(&session, args.command).await,
         Command::Resume(args) => commands::resume::run(&session, args.deployment.as_deref()).await,
         Command::Version | Command::Completion(_) | Command::Demo(_) => {
             Err(Failure::new(ErrorKind::Internal, "this command was dispatched twice"))

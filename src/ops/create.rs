@@ -408,6 +408,7 @@ impl<'a> Run<'a> {
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
+        let version = self.version(&*reach.provider()).await?;
         if let (false, Some(limit)) = (stops.is_empty(), self.plan.waits_for_tasks()) {
             self.phase("wait")?;
             tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
@@ -462,7 +463,15 @@ impl<'a> Run<'a> {
         if !stops.is_empty() {
             self.keep_unchanged(&*reach.provider(), &opened.streams, &mut records).await;
         }
-        self.commit(session, records, None, &known, not_running).await
+        self.commit(session, records, version, &known, not_running).await
+    }
+
+    /// The version of Infrahub. A snapshot without it is better than none.
+    async fn version(&self, provider: &dyn Provider) -> Result<Option<String>, Error> {
+        Ok(self.context.cancel.or(provider.infrahub_version()).await?.unwrap_or_else(|error| {
+            self.context.warn(Error::from(error).chain().join(": "));
+            None
+        }))
     }
 
     /// Counts again, and keeps the counts that are as before: between the first count and the stop others may have written, and

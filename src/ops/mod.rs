@@ -10,6 +10,7 @@ pub mod dump;
 pub mod evidence;
 pub mod export;
 pub mod files;
+pub mod flush;
 pub mod forget;
 mod held;
 pub mod import;

@@ -7,6 +7,7 @@ pub mod bespoke;
 pub mod config;
 pub mod docker;
 pub mod exec;
+pub mod flow_runs;
 pub mod secret;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 use self::bespoke::BespokeProvider;
 use self::docker::{DockerError, DockerProvider};
+use self::flow_runs::TaskManager;
 use crate::deployment::{Deployment, Way};
 
 /// Whether a service runs.
@@ -86,6 +88,11 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// The version of Infrahub that runs; `None` where nobody can be asked.
+    async fn infrahub_version(&self) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
+
     /// Removes what a killed run may have left running beside the services; how many things that were. Called before
     /// services are started again.
     async fn tidy(&self) -> Result<usize, ProviderError> {
@@ -114,6 +121,14 @@ impl Reach {
         match self {
             Self::Bespoke(provider, _) => Arc::clone(provider) as Arc<dyn Provider>,
             Self::Docker(provider) => Arc::clone(provider) as Arc<dyn Provider>,
+        }
+    }
+
+    /// What knows its flow runs, if anything does.
+    pub fn task_manager(&self) -> Option<&dyn TaskManager> {
+        match self {
+            Self::Bespoke(..) => None,
+            Self::Docker(provider) => Some(&**provider),
         }
     }
 

@@ -4,6 +4,7 @@
 //! did not test.
 
 mod cut;
+mod flush;
 mod mishaps;
 mod project;
 mod speed;

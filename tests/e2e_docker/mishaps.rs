@@ -317,3 +317,19 @@ fn running_tasks_are_waited_for_before_anything_is_stopped() {
     real.assert_running();
     assert!(sandbox.journals().is_empty());
 }
+
+#[test]
+fn a_snapshot_knows_the_version_of_infrahub_and_is_made_without_it_where_it_cannot_be_had() {
+    let Some(real) = Project::take("the version of Infrahub in snapshots") else { return };
+    let sandbox = real.sandbox();
+    let create = ["create", "--init", "--component", "task-manager-db", "--json"];
+    let created = sandbox.run(create).ok().says(&["warning: the version of Infrahub is not known", "No module named"]);
+    assert!(created.json().get("infrahub_version").is_none());
+
+    // What an import says is not the version.
+    let module = "import sys; print('old', file=sys.stderr); print('hello'); __version__ = '1.11.9'";
+    real.sh("infrahub-server", &format!("echo \"{module}\" >/usr/lib/python3/dist-packages/infrahub.py"));
+    let created = sandbox.run(create).ok();
+    assert_eq!(created.json()["infrahub_version"], "1.11.9");
+    assert!(!created.err.contains("version of Infrahub"), "{}", created.err);
+}

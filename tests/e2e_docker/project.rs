@@ -163,6 +163,7 @@ impl Project {
         let store = "cd /opt/infrahub/storage; find . -mindepth 1 -delete; mkdir -p a/b; umask 027";
         let files = "for i in $(seq 50); do echo \"object $i\" >a/$i; done; echo deep >'a/b/ü d'; ln -s a/1 link";
         self.sh("infrahub-server", &format!("{store}; {files}"));
+        self.sh("infrahub-server", "rm -f /usr/lib/python3/dist-packages/infrahub.py");
         self.sh("task-manager", "rm -f /run/tasks.json");
         self.sh("cache", "echo old >/data/dump.rdb");
         self.sh("message-queue", "mkdir -p /var/lib/rabbitmq/mnesia; echo old >/var/lib/rabbitmq/mnesia/queue");

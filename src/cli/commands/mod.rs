@@ -19,6 +19,7 @@ pub mod resume;
 pub mod snapshots;
 pub mod status;
 mod tarball;
+pub mod taskmanager;
 pub mod verify;
 
 use clap_complete::Shell;

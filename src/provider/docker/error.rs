@@ -160,6 +160,26 @@ pub enum DockerError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The task manager did not do what was asked about flow runs.
+    #[error("`{service}` did not do what was asked about its flow runs: {what}")]
+    FlowRuns {
+        /// The service.
+        service: String,
+        /// What was asked.
+        what: &'static str,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server did not tell its version.
+    #[error("the version of Infrahub is not known: `{service}` does not tell")]
+    VersionUnknown {
+        /// The service.
+        service: String,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What the deployment's settings say cannot be done by this version.
     #[error("{what} is not built yet")]
     NotBuilt {

@@ -10,11 +10,13 @@ mod endpoint;
 mod engine;
 mod error;
 mod exec;
+mod flow_runs;
 mod one_off;
 mod project;
 mod services;
 mod store;
 mod tasks;
+mod version;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -378,6 +380,10 @@ impl Provider for DockerProvider {
 
     async fn running_tasks(&self) -> Result<Option<Vec<Task>>, ProviderError> {
         Ok(tasks::running(self).await?)
+    }
+
+    async fn infrahub_version(&self) -> Result<Option<String>, ProviderError> {
+        Ok(Some(version::infrahub(self).await?))
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::flow_runs::lines;
 use super::{DockerError, DockerProvider};
 use crate::provider::Task;
 use crate::provider::exec::{self, CommandSpec};
 
 /// The service that knows them.
-const TASK_MANAGER: &str = "task-manager";
+pub(super) const TASK_MANAGER: &str = "task-manager";
 
 /// Prints them, one JSON object a line.
-const SCRIPT: &str = include_str!("running_tasks.py");
+const SCRIPT: &str = concat!(include_str!("prefect_api.py"), include_str!("running_tasks.py"));
 
 /// How long the question may take: each page has half a minute.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(120);
@@ -38,22 +39,30 @@ pub(super) async fn running(provider: &DockerProvider) -> Result<Option<Vec<Task
     if !there || !provider.can_be_entered(TASK_MANAGER).await? {
         return Ok(None);
     }
-    let mut spec = CommandSpec::new(["python3", "-c", SCRIPT].map(str::to_owned).to_vec());
-    spec.place = Some(Arc::new(provider.in_service(TASK_MANAGER)));
-    spec.total_timeout = QUESTION_TIMEOUT;
-    let said = exec::run(&spec, provider.masker()).await;
-    let unknown = |source| DockerError::TasksUnknown { service: TASK_MANAGER.to_owned(), source };
-    let said = said.map_err(|error| unknown(Box::new(error) as Box<_>))?;
-    tasks(&said.stdout).map(Some).map_err(|error| unknown(Box::new(error)))
+    let said = provider.ask_task_manager(SCRIPT, None, QUESTION_TIMEOUT).await;
+    let found = said.and_then(|said| tasks(&said).map_err(|error| Box::new(error) as Box<_>));
+    found.map(Some).map_err(|source| DockerError::TasksUnknown { service: TASK_MANAGER.to_owned(), source })
+}
+
+impl DockerProvider {
+    /// Runs a script in the container of the task manager; what it prints.
+    pub(super) async fn ask_task_manager(
+        &self,
+        script: &str,
+        argument: Option<String>,
+        limit: Duration,
+    ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let words = ["python3", "-c", script].map(str::to_owned).into_iter().chain(argument);
+        let mut spec = CommandSpec::new(words.collect());
+        spec.place = Some(Arc::new(self.in_service(TASK_MANAGER)));
+        spec.total_timeout = limit;
+        Ok(exec::run(&spec, self.masker()).await?.stdout)
+    }
 }
 
 fn tasks(answer: &[u8]) -> Result<Vec<Task>, serde_json::Error> {
-    let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let task = |line: &[u8]| {
-        let Line { id, name, state } = serde_json::from_slice(line)?;
-        Ok(Task { id, name, state: state.to_lowercase() })
-    };
-    lines.map(task).collect()
+    let task = |Line { id, name, state }| Task { id, name, state: state.to_lowercase() };
+    Ok(lines(answer)?.into_iter().map(task).collect())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod input;
 mod output;
 pub mod place;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -95,11 +96,19 @@ impl CommandSpec {
     fn display(&self, masker: &Masker) -> String {
         let (wrap, ours) = (self.wrap.iter().enumerate(), self.place.is_some());
         let words = wrap.chain(self.argv.iter().enumerate()).map(|(at, word)| {
+            if ours {
+                return quoted(&first_line(word));
+            }
             let word = quoted(word);
-            if ours || at == 0 { word } else { masker.mask(&word) }
+            if at == 0 { word } else { masker.mask(&word) }
         });
         words.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// What tells people which script it is; all of it would hide why it failed.
+fn first_line(word: &str) -> Cow<'_, str> {
+    word.split_once('\n').map_or(Cow::Borrowed(word), |(first, _)| Cow::Owned(format!("{first} …")))
 }
 
 fn quoted(word: &str) -> String {
@@ -220,6 +229,13 @@ mod tests {
         let mut spec = command(&["neo4j-admin", "database", "dump", "neo4j"]);
         spec.place = Some(Arc::new(Nowhere));
         assert_eq!(spec.display(&masker), "neo4j-admin database dump neo4j");
+    }
+
+    #[test]
+    fn of_a_script_of_ours_the_first_line_is_shown() {
+        let mut spec = command(&["python3", "-c", "# Counts.\nprint(1)\n", "7"]);
+        spec.place = Some(Arc::new(Nowhere));
+        assert_eq!(spec.display(&Masker::default()), "python3 -c '# Counts. …' 7");
     }
 
     #[test]
