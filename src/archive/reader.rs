@@ -19,6 +19,7 @@ use super::information::Information;
 use super::keys::PrivateKey;
 use super::tar::{Entry, Item, Walk};
 use super::{INFORMATION, NEO4J, PIECE_SIZE, POSTGRES, TOP};
+use crate::id::hex_of;
 
 /// Largest metadata, in bytes: a hundred times the real ones.
 const INFORMATION_SIZE_MAX: u64 = 64 << 10;
@@ -183,7 +184,7 @@ impl ArchiveReader {
                 Ok(Some(Event::Information(Box::new(information))))
             }
             Current::Named { name, hash, expected } => {
-                let found = hex(hash.finish().as_ref());
+                let found = hex_of(hash.finish().as_ref());
                 if found == expected {
                     return Ok(Some(Event::End));
                 }
@@ -192,10 +193,6 @@ impl ArchiveReader {
             Current::None => Ok(None),
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The part of a member's name below `backup/`; `None` if it leads elsewhere.

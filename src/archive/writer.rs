@@ -14,8 +14,9 @@ use flate2::{Compression, GzBuilder};
 
 use super::error::ArchiveError;
 use super::information::Information;
-use super::reader::{Member, hex};
+use super::reader::Member;
 use super::{INFORMATION, NEO4J, TOP};
+use crate::id::hex_of;
 use crate::tar_header::{self, BLOCK_SIZE, HEADER_SIZE_MAX, Header, padding, write_pax_record};
 
 /// Level of the compression: dumps are compressed already.
@@ -96,7 +97,7 @@ impl ArchiveWriter {
         if written != member.size {
             return Err(length(&member, written));
         }
-        let found = hex(hash.finish().as_ref());
+        let found = hex_of(hash.finish().as_ref());
         let expected = self.information.checksums.get(&member.name).cloned().unwrap_or_default();
         if found != expected {
             return Err(ArchiveError::Checksum { name: member.name, expected, found });

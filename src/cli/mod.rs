@@ -28,6 +28,7 @@ mod target;
 mod taskmanager;
 mod values;
 mod variables;
+mod whole_file;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,8 +1,9 @@
 //! `create`: one snapshot of a deployment.
 //!
-//! Order: finish what a killed run left; ask the components while they run; stop what must be stopped; dump; start again as
-//! soon as the last dump process has ended well; copy folders; make packs, index and manifest durable, in that order. A
-//! component that fails fails the run, and no snapshot is made (`allow_partial` keeps the others).
+//! Order: finish what a killed run left; wait for tasks; ask the components while they run; stop what must be stopped; dump;
+//! start again as soon as the last dump that needs it has ended well, and read meanwhile what has only begun; copy folders; ask
+//! again; make packs, index and manifest durable, in that order. A component that fails fails the run, and no snapshot is made
+//! (`allow_partial` keeps the others).
 
 mod dumper;
 
@@ -161,7 +162,7 @@ impl CreatePlan {
             lines.push(format!("back up `{}` ({}){from}", component.name, component.kind.as_str()));
         }
         if !stops.is_empty() {
-            lines.push("start again what ran before, as soon as the dumps have ended".to_owned());
+            lines.push("start again what ran before, as soon as the dumps that need it stopped have ended".to_owned());
         }
         lines
     }
@@ -304,7 +305,7 @@ impl<'a> Run<'a> {
             Origin::Reached(reach) => {
                 let reach = reach.clone();
                 let mut paused = Paused::nothing(reach.provider());
-                let made = without_panic(self.reached(&reach, &mut paused)).await;
+                let made = without_panic(Box::pin(self.reached(&reach, &mut paused))).await;
                 // On every way out, what was stopped runs again; where that was tried and failed, nothing is left here.
                 let started = paused.start(self.context, self.recorder, self.journal).await;
                 let not_running = !paused.all_run();
@@ -451,7 +452,9 @@ impl<'a> Run<'a> {
         }
         // A service that does not start again does not undo the dump: the snapshot is made, and the error told.
         let starting = paused.start(self.context, self.recorder, self.journal);
-        let (started, taken) = tokio::join!(starting, dumper.take(&session, held, &known));
+        // A panic beside it must not drop it half way. On the heap: both in place need more than a small stack has.
+        let taking = Box::pin(without_panic(dumper.take(&session, held, &known)));
+        let (started, taken) = tokio::join!(Box::pin(starting), taking);
         let not_running = started.err();
         for (at, record) in taken? {
             records.insert(at.min(records.len()), record);

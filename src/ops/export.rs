@@ -33,6 +33,7 @@ use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::executor;
 use crate::repository::snapshots::Snapshot;
+use crate::storage::local::{publish, sync_folder};
 
 /// Where to, and how.
 #[derive(Debug, Clone)]
@@ -339,7 +340,7 @@ impl Growing {
     /// Gives it its name, if nobody took that meanwhile.
     async fn name(&self) -> Result<(), Error> {
         let (part, path) = (self.part.clone(), self.path.clone());
-        let named = tokio::task::spawn_blocking(move || rename_new(&part, &path)).await;
+        let named = tokio::task::spawn_blocking(move || name_new(&part, &path)).await;
         match named.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(there(&self.path)),
@@ -353,20 +354,15 @@ impl Growing {
     }
 }
 
-/// Renames durably, and never over something.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => {}
-        // File systems of the network may not know it.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)?;
-        }
-        Err(error) => return Err(error.into()),
+/// Gives a file its name durably, and never that of something.
+fn name_new(from: &Path, to: &Path) -> io::Result<()> {
+    publish(from, to)?;
+    match std::fs::remove_file(from) {
+        // It was renamed, where there are no links.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(folder)?.sync_all()
+    sync_folder(to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 fn unwritable(path: &Path, error: io::Error) -> Error {

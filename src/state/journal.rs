@@ -156,22 +156,14 @@ impl OpenJournal {
     pub fn parts_of(&self, wanted: &str) -> Vec<String> {
         let mut stopped: Vec<String> = Vec::new();
         for entry in &self.entries {
-            match entry {
-                JournalEntry::Stopping { service, parts } if service == wanted => {
-                    stopped.extend(parts.iter().filter(|part| !stopped.contains(part)).cloned().collect::<Vec<_>>());
-                }
-                JournalEntry::Started { service } if service == wanted => stopped.clear(),
-                JournalEntry::Stopping { .. }
-                | JournalEntry::WasRunning { .. }
-                | JournalEntry::Stopped { .. }
-                | JournalEntry::Starting { .. }
-                | JournalEntry::Started { .. }
-                | JournalEntry::Gone { .. }
-                | JournalEntry::Replacing { .. }
-                | JournalEntry::Replaced { .. }
-                | JournalEntry::ToClear { .. }
-                | JournalEntry::Cleared
-                | JournalEntry::Phase { .. } => {}
+            if let JournalEntry::Stopping { service, parts } = entry
+                && service == wanted
+            {
+                stopped.extend(parts.iter().filter(|part| !stopped.contains(part)).cloned().collect::<Vec<_>>());
+            } else if let JournalEntry::Started { service } = entry
+                && service == wanted
+            {
+                stopped.clear();
             }
         }
         stopped
@@ -179,23 +171,13 @@ impl OpenJournal {
 
     /// Services whose content speaks of what is not there any more.
     pub fn left_to_clear(&self) -> &[String] {
-        let (mut left, mut replaced): (&[String], bool) = (&[], false);
-        for entry in &self.entries {
-            match entry {
-                JournalEntry::ToClear { services } => left = services,
-                JournalEntry::Cleared => left = &[],
-                JournalEntry::Replaced { .. } => replaced = true,
-                JournalEntry::WasRunning { .. }
-                | JournalEntry::Stopping { .. }
-                | JournalEntry::Stopped { .. }
-                | JournalEntry::Starting { .. }
-                | JournalEntry::Started { .. }
-                | JournalEntry::Gone { .. }
-                | JournalEntry::Replacing { .. }
-                | JournalEntry::Phase { .. } => {}
-            }
-        }
-        if replaced { left } else { &[] }
+        let replaced = self.entries.iter().any(|entry| matches!(entry, JournalEntry::Replaced { .. }));
+        let cleared = self.entries.iter().any(|entry| matches!(entry, JournalEntry::Cleared));
+        let named = self.entries.iter().find_map(|entry| match entry {
+            JournalEntry::ToClear { services } => Some(services.as_slice()),
+            _ => None,
+        });
+        named.filter(|_| replaced && !cleared).unwrap_or_default()
     }
 
     /// Components whose replacing began and did not end.

@@ -11,6 +11,8 @@
 
 mod disk;
 
+pub use self::disk::{publish, sync_folder};
+
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 
 use super::wait::Wait;
 use super::{Capabilities, Deletion, ObjectInfo, ObjectName, RequestCounts, Store, StoreError};
@@ -50,24 +49,29 @@ impl Default for Patience {
     }
 }
 
-/// A store that is asked again.
-pub struct Retried {
-    inner: Arc<dyn Store>,
+/// Asks one service again, whatever is asked of it.
+pub struct Retries {
     patience: Patience,
     entropy: Arc<dyn Entropy>,
     wait: Arc<dyn Wait>,
     answered: AtomicBool,
-    retries: AtomicU64,
+    count: AtomicU64,
 }
 
-impl Retried {
-    /// Asks `inner` again, with this patience.
-    pub fn new(inner: Arc<dyn Store>, patience: Patience, entropy: Arc<dyn Entropy>, wait: Arc<dyn Wait>) -> Self {
-        Self { inner, patience, entropy, wait, answered: AtomicBool::new(false), retries: AtomicU64::new(0) }
+impl Retries {
+    /// With this patience.
+    pub fn new(patience: Patience, entropy: Arc<dyn Entropy>, wait: Arc<dyn Wait>) -> Self {
+        Self { patience, entropy, wait, answered: AtomicBool::new(false), count: AtomicU64::new(0) }
     }
 
     /// Repeats `ask` until it is answered or patience ends.
-    async fn ask<'a, T>(&self, ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    ///
+    /// # Errors
+    /// The last one.
+    pub async fn ask<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
         let mut tries = Tries::new(self);
         loop {
             let answer = self.heard(ask().await);
@@ -85,6 +89,19 @@ impl Retried {
         }
         answer
     }
+}
+
+/// A store that is asked again.
+pub struct Retried {
+    inner: Arc<dyn Store>,
+    retries: Retries,
+}
+
+impl Retried {
+    /// Asks `inner` again, with this patience.
+    pub fn new(inner: Arc<dyn Store>, patience: Patience, entropy: Arc<dyn Entropy>, wait: Arc<dyn Wait>) -> Self {
+        Self { inner, retries: Retries::new(patience, entropy, wait) }
+    }
 
     /// A put of which an earlier try may have been done, though its answer was lost.
     ///
@@ -96,7 +113,7 @@ impl Retried {
             Held::Other => return Err(StoreError::AlreadyExists { name: name.clone(), location: self.location() }),
             Held::Unknown => {}
         }
-        match self.heard(self.inner.put_new(name, bytes.clone()).await) {
+        match self.retries.heard(self.inner.put_new(name, bytes.clone()).await) {
             // The earlier try was done in between, or what is there could not be read.
             Err(error @ StoreError::AlreadyExists { .. }) => match self.held(name, bytes).await? {
                 Held::Same => Ok(()),
@@ -108,7 +125,7 @@ impl Retried {
 
     /// What `name` holds, beside `bytes`. That it cannot be read is an error only if that may pass.
     async fn held(&self, name: &ObjectName, bytes: &Bytes) -> Result<Held, StoreError> {
-        match self.heard(self.inner.get(name, bytes.len() as u64).await) {
+        match self.retries.heard(self.inner.get(name, bytes.len() as u64).await) {
             Ok(found) if found == *bytes => Ok(Held::Same),
             Ok(_) => Ok(Held::Other),
             Err(error) if error.is_transient() => Err(error),
@@ -127,19 +144,19 @@ enum Held {
 
 /// The tries of one request.
 struct Tries<'a> {
-    store: &'a Retried,
+    retries: &'a Retries,
     began: Duration,
     failed: u32,
 }
 
 impl<'a> Tries<'a> {
-    fn new(store: &'a Retried) -> Self {
-        Self { store, began: store.wait.passed(), failed: 0 }
+    fn new(retries: &'a Retries) -> Self {
+        Self { retries, began: retries.wait.passed(), failed: 0 }
     }
 
     /// Waits before the next try; gives `error` back if there is none.
     async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
-        let Retried { patience, wait, answered, .. } = self.store;
+        let Retries { patience, wait, answered, count, .. } = self.retries;
         self.failed += 1;
         let tries = if answered.load(Ordering::Relaxed) { patience.tries } else { patience.tries_at_first };
         let spent = wait.passed().saturating_sub(self.began);
@@ -148,13 +165,13 @@ impl<'a> Tries<'a> {
             return Err(error);
         }
         wait.sleep(pause).await;
-        self.store.retries.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Any time below the bound, each as likely.
     fn random_pause(&self) -> Duration {
-        let Retried { patience, entropy, .. } = self.store;
+        let Retries { patience, entropy, .. } = self.retries;
         let doubled = patience.pause_first.saturating_mul(1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX));
         let bound = u64::try_from(doubled.min(patience.pause_max).as_nanos()).unwrap_or(u64::MAX);
         let random = u64::from_le_bytes(random_bytes(&**entropy));
@@ -165,7 +182,10 @@ impl<'a> Tries<'a> {
 
 impl fmt::Debug for Retried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retried").field("inner", &self.inner).field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("Retried")
+            .field("inner", &self.inner)
+            .field("patience", &self.retries.patience)
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,12 +200,12 @@ impl Store for Retried {
     }
 
     async fn put_new(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        let mut tries = Tries::new(self);
+        let mut tries = Tries::new(&self.retries);
         let mut may_be_there = false;
         loop {
             let answer = match may_be_there {
                 true => self.put_again(name, &bytes).await,
-                false => self.heard(self.inner.put_new(name, bytes.clone()).await),
+                false => self.retries.heard(self.inner.put_new(name, bytes.clone()).await),
             };
             match answer {
                 Err(error) if error.is_transient() => {
@@ -198,31 +218,31 @@ impl Store for Retried {
     }
 
     async fn get(&self, name: &ObjectName, size_max: u64) -> Result<Bytes, StoreError> {
-        self.ask(|| self.inner.get(name, size_max)).await
+        self.retries.ask(|| self.inner.get(name, size_max)).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.ask(|| self.inner.get_range(name, range.clone())).await
+        self.retries.ask(|| self.inner.get_range(name, range.clone())).await
     }
 
     async fn size(&self, name: &ObjectName) -> Result<u64, StoreError> {
-        self.ask(|| self.inner.size(name)).await
+        self.retries.ask(|| self.inner.size(name)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.ask(|| self.inner.list(prefix)).await
+        self.retries.ask(|| self.inner.list(prefix)).await
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<Deletion, StoreError> {
-        self.ask(|| self.inner.delete(name)).await
+        self.retries.ask(|| self.inner.delete(name)).await
     }
 
     async fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
-        self.ask(|| self.inner.sweep(older_than)).await
+        self.retries.ask(|| self.inner.sweep(older_than)).await
     }
 
     fn counts(&self) -> RequestCounts {
         let inner = self.inner.counts();
-        RequestCounts { retries: inner.retries + self.retries.load(Ordering::Relaxed), ..inner }
+        RequestCounts { retries: inner.retries + self.retries.count.load(Ordering::Relaxed), ..inner }
     }
 }

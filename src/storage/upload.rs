@@ -6,7 +6,6 @@
 
 use std::io;
 use std::path::Path as FilePath;
-use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::aws::AmazonS3;
@@ -17,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::answer::{Meaning, Unspeakable, meaning};
 use super::remote::{RemotePlace, Variables, amazon};
-use super::wait::Wait;
+use super::retry::Retries;
 use super::{ObjectName, StoreError};
 
 /// Least length of a part, in bytes; one is in memory at a time.
@@ -26,18 +25,12 @@ const PART_SIZE_MIN: u64 = 8 << 20;
 /// Parts of one object that a larger part size keeps below the service's limit of 10 000.
 const PARTS_MAX: u64 = 9_000;
 
-/// Tries of one request, the first included.
-const TRIES: u32 = 8;
-
-/// The first pause between two tries; each further one is twice as long.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
-
 /// An object that a file becomes.
 pub struct Upload<'a> {
     s3: AmazonS3,
     path: Path,
     told: Told<'a>,
-    wait: &'a dyn Wait,
+    retries: Retries,
 }
 
 /// How errors are told.
@@ -72,13 +65,13 @@ impl<'a> Upload<'a> {
         place: &RemotePlace,
         variables: &Variables,
         name: &'a ObjectName,
-        wait: &'a dyn Wait,
+        retries: Retries,
     ) -> Result<Self, StoreError> {
         let full = if place.prefix.is_empty() { name.to_string() } else { format!("{}/{name}", place.prefix) };
         let told = Told { name, location: place.to_string(), unspeakable: variables.unspeakable() };
         let path = Path::parse(&full).map_err(|error| told.failed(io::Error::other(error)))?;
         let s3 = amazon(place, variables).map_err(|error| told.of(&error))?;
-        Ok(Self { s3, path, told, wait })
+        Ok(Self { s3, path, told, retries })
     }
 
     /// Whether it could be uploaded: the bucket is there, may be written, and has no object of that name. Leaves nothing.
@@ -150,25 +143,14 @@ impl<'a> Upload<'a> {
         self.again(head).await
     }
 
-    /// Asks until there is an answer, or patience ends.
-    async fn again<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+    async fn again<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let mut pause = PAUSE_FIRST;
-        for _ in 1..TRIES {
-            match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    let error = self.told.of(&error);
-                    if !error.is_transient() {
-                        return Err(error);
-                    }
-                }
-            }
-            self.wait.sleep(pause).await;
-            pause *= 2;
-        }
-        ask().await.map_err(|error| self.told.of(&error))
+        let told = || {
+            let answer = ask();
+            async { answer.await.map_err(|error| self.told.of(&error)) }
+        };
+        self.retries.ask(told).await
     }
 }

@@ -300,6 +300,29 @@ fn services_run_again_before_postgresql_was_read_and_what_they_write_then_is_not
     sandbox.assert_clean();
 }
 
+#[test]
+fn a_pg_dump_that_does_not_begin_costs_its_own_component_only_where_that_is_allowed() {
+    let Some(real) = Deployment::take("a pg_dump that does not begin") else { return };
+    let sandbox = real.sandbox();
+    sandbox.run(["init", "--no-password"]).ok();
+    let path = sandbox.path("infrahub-backup.toml");
+    let config = fs::read_to_string(&path).expect("a configuration");
+    let broken = config.replacen(
+        &format!("{}\", \"task-manager-db\"", real.path("dump").display()),
+        "/none/pg_dump\", \"x\"",
+        1,
+    );
+    assert_ne!(broken, config);
+    fs::write(&path, broken).expect("written");
+    sandbox.run(["create"]).with_code(1).says(&["task-manager-db", "/none/pg_dump"]);
+    real.assert_running();
+    assert_eq!(sandbox.snapshots(), Vec::<String>::new());
+    sandbox.run(["create", "--allow-partial"]).with_code(3).says(&["`task-manager-db` failed", "/none/pg_dump"]);
+    real.assert_running();
+    assert_eq!(sandbox.snapshots().len(), 1);
+    sandbox.assert_clean();
+}
+
 /// The real `pg_dump`, with this hook around it.
 #[track_caller]
 fn assert_refused(hook: &str, says: &[&str]) {

@@ -3,9 +3,7 @@
 //! Holds: nothing that is there is replaced unless that was asked for; both files are durable before success is told, and each
 //! appears whole.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -15,6 +13,7 @@ use crate::cli::archive_args::Keygen;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
+use crate::cli::whole_file::{self, There};
 
 /// `keygen`
 pub fn run(session: &Session, args: &Keygen) -> Result<Exit, Failure> {
@@ -46,32 +45,10 @@ fn there(path: &Path) -> Failure {
         .hint("name another file: keygen -o FILE; if it may go: --overwrite")
 }
 
-/// Writes a file beside its name, and gives it its name when it is durable.
 fn write(path: &Path, bytes: &[u8], mode: u32, overwrite: bool) -> Result<(), Failure> {
-    let failed = |error: io::Error| match error.kind() {
+    let kept = if overwrite { There::Replaced } else { There::Kept };
+    whole_file::write(path, bytes, mode, kept).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => there(path),
         _ => Failure::io(format!("`{}` cannot be written", path.display()), error),
-    };
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(name);
-    let written = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        if overwrite {
-            std::fs::rename(&part, path)?;
-        } else {
-            // A link never replaces what is there.
-            std::fs::hard_link(&part, path)?;
-            std::fs::remove_file(&part)?;
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    written().map_err(|error| {
-        // The error is about the file; that its rest cannot be removed adds nothing.
-        let _ = std::fs::remove_file(&part);
-        failed(error)
     })
 }

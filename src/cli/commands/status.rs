@@ -1,8 +1,5 @@
 //! `status`: whether good snapshots keep coming.
 
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,11 +9,14 @@ use crate::cli::commands::report::outcome;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
+use crate::cli::whole_file::{self, There};
 use crate::cli::{prometheus, render};
-use crate::env::{SystemEntropy, random_bytes};
 use crate::error::Error;
-use crate::id::{ObjectId, hex_of};
+use crate::id::ObjectId;
 use crate::ops::status::{DeploymentStatus, GROWTH_DAYS, Status, status};
+
+/// Metrics are collected by somebody else.
+const METRICS_MODE: u32 = 0o644;
 
 /// What `status --json` prints.
 #[derive(Serialize)]
@@ -46,7 +46,8 @@ pub async fn run(session: &Session, args: &StatusArgs) -> Result<Exit, Failure> 
     }
     let missed = missed(&status, args.rpo);
     if let Some(path) = &args.prometheus {
-        write_whole(path, prometheus::text(&status, args.rpo).as_bytes())
+        // Replaced whole: who collects it never sees a half of it.
+        whole_file::write(path, prometheus::text(&status, args.rpo).as_bytes(), METRICS_MODE, There::Replaced)
             .map_err(|error| Failure::io(format!("`{}` cannot be written", path.display()), error))?;
     }
     let damaged = damaged_snapshots + damaged_reports.len();
@@ -68,22 +69,6 @@ fn missed(status: &Status, objective: Option<Duration>) -> Vec<&str> {
     }
     let late = status.deployments.iter().filter(|deployment| deployment.misses(objective));
     late.map(|deployment| deployment.deployment.as_str()).collect()
-}
-
-/// Replaces a file whole: who collects it never sees a half of it.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", hex_of(&random_bytes::<8>(&SystemEntropy))));
-    let staged = path.with_file_name(name);
-    let write = || {
-        let mut file = fs::File::create_new(&staged)?;
-        file.write_all(bytes)?;
-        fs::rename(&staged, path)
-    };
-    write().inspect_err(|_| {
-        // What is told is why it could not be written.
-        let _ = fs::remove_file(&staged);
-    })
 }
 
 fn text(status: &Status, objective: Option<Duration>, missed: &[&str]) -> String {

@@ -4,6 +4,7 @@
 //! an archive tells the length and hash of a dump before the dump.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -23,6 +24,7 @@ use crate::ops::create::{CreateOptions, Source, execute, plan};
 use crate::ops::export::{ExportOptions, export};
 use crate::repository::snapshots::Snapshot;
 use crate::storage::remote::RemotePlace;
+use crate::storage::retry::{Patience, Retries};
 use crate::storage::upload::Upload;
 use crate::storage::wait::SystemWait;
 
@@ -54,9 +56,11 @@ pub async fn create(
     }
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let object = ObjectName::parse(file).expect("the name of an archive has digits, letters, `.` and `_`");
-    let wait = SystemWait::default();
+    let retries = || {
+        Retries::new(Patience::default(), Arc::clone(&session.context.outside.entropy), Arc::<SystemWait>::default())
+    };
     let upload = match &bucket {
-        Some(bucket) => Some(Upload::new(&bucket.place, &bucket.variables, &object, &wait)?),
+        Some(bucket) => Some(Upload::new(&bucket.place, &bucket.variables, &object, retries())?),
         None => None,
     };
     if let Some(upload) = &upload {

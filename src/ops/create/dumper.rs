@@ -34,7 +34,8 @@ pub(super) struct Held<'a> {
     inspection: &'a Inspection,
     /// When it began: what it shows is not older.
     began: Timestamp,
-    dump: Box<dyn DumpStream>,
+    /// Why it did not begin, where it did not: that is told where the others that fail are.
+    dump: Result<Box<dyn DumpStream>, Error>,
 }
 
 impl<'a> Dumper<'a> {
@@ -53,9 +54,9 @@ impl<'a> Dumper<'a> {
             let began = self.context.clock().now();
             let begin = async {
                 let dump: Box<dyn DumpStream> = Box::new(HeldDump::begin(component.dump().await?).await);
-                Ok::<_, Error>(dump)
+                Ok(dump)
             };
-            let dump = self.context.cancel.or(begin).await??;
+            let dump = self.context.cancel.or(begin).await?;
             held.push(Held { at, info, inspection, began, dump });
         }
         Ok(held)
@@ -70,7 +71,10 @@ impl<'a> Dumper<'a> {
     ) -> Result<Vec<(usize, ComponentRecord)>, Error> {
         let mut records = Vec::new();
         for Held { at, info, inspection, began, dump } in held {
-            let record = self.stream(session, info, inspection, dump, Consistency::Online, known).await;
+            let record = match dump {
+                Ok(dump) => self.stream(session, info, inspection, dump, Consistency::Online, known).await,
+                Err(error) => Err(error),
+            };
             let mut record = self.or_failed(info, Consistency::Online, record)?;
             record.window.start = record.window.start.min(began);
             records.push((at, record));
