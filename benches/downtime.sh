@@ -61,14 +61,19 @@ measured() {
 }
 
 one_after_the_other() {
-    local i service container database
+    local i service container database timeout
     for ((i = ${#services[@]} - 1; i >= 0; i--)); do
-        for container in $(containers "${services[i]}"); do docker stop -t 900 "$container" >/dev/null; done
+        # Only the database must not be killed: others get what they ask for, as from Compose (a service that does not hear the
+        # signal would be waited for in full).
+        timeout=()
+        [ "${services[i]}" != database ] || timeout=(-t 900)
+        for container in $(containers "${services[i]}"); do docker stop "${timeout[@]}" "$container" >/dev/null; done
     done
     database=$(containers database)
     docker run --rm --network none --volumes-from "$database" --user "$(docker run --rm --volumes-from "$database" \
         --entrypoint stat "$(docker inspect -f '{{.Image}}' "$database")" -c %u:%g /data/databases)" --entrypoint neo4j-admin \
-        "$(docker inspect -f '{{.Image}}' "$database")" database dump neo4j --to-stdout >/dev/null
+        "$(docker inspect -f '{{.Image}}' "$database")" database dump neo4j --to-stdout \
+        >/dev/null 2>"$work/dump.err" || { tail -n 20 "$work/dump.err" >&2 && return 1; }
     docker exec "$(containers task-manager-db)" sh -c 'pg_dump -Fc -Z0 -U "${POSTGRES_USER:-postgres}" "${POSTGRES_DB:-prefect}"' \
         >/dev/null
     for service in "${services[@]}"; do

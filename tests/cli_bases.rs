@@ -64,6 +64,21 @@ impl Series {
         self.sandbox.objects().iter().filter(|(name, _)| packs(name)).map(|(_, size)| size).sum()
     }
 
+    /// Three runs of prune, days apart.
+    fn prune_after_days(&self) {
+        let age = Duration::from_secs(3 * 24 * 3600);
+        for _ in 0..3 {
+            for name in self.sandbox.objects().into_keys() {
+                let path = self.sandbox.repository.join(name);
+                let file = fs::File::options().write(true).open(&path).expect("an object");
+                let modified = file.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::now());
+                file.set_modified(modified - age).expect("a time");
+            }
+            self.sandbox.run(["prune", "--grace", "10s"]).ok();
+            std::thread::sleep(Duration::from_secs(11));
+        }
+    }
+
     #[track_caller]
     fn assert_whole(&self) {
         for (id, dump) in &self.days {
@@ -90,17 +105,7 @@ fn what_others_are_based_on_outlives_its_snapshot() {
     let mut series = Series::new(4);
     let gone: Vec<String> = series.days.drain(..3).map(|(id, _)| id).collect();
     series.sandbox.run(["forget"].into_iter().chain(gone.iter().map(String::as_str))).ok();
-    let age = Duration::from_secs(3 * 24 * 3600);
-    for _ in 0..3 {
-        for name in series.sandbox.objects().into_keys() {
-            let path = series.sandbox.repository.join(name);
-            let file = fs::File::options().write(true).open(&path).expect("an object");
-            let modified = file.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::now());
-            file.set_modified(modified - age).expect("a time");
-        }
-        series.sandbox.run(["prune", "--grace", "10s"]).ok();
-        std::thread::sleep(Duration::from_secs(11));
-    }
+    series.prune_after_days();
     series.assert_whole();
 }
 
@@ -160,4 +165,22 @@ fn what_lost_its_base_is_not_relied_on() {
     for (id, dump) in &series.days {
         assert!(series.sandbox.run(["dump", id, "task-manager-db"]).ok().out == *dump, "snapshot {id}");
     }
+}
+
+#[test]
+fn what_may_be_read_again_once_a_replica_gives_its_base_back_outlives_prune() {
+    let mut series = Series::new(1);
+    let replica = series.sandbox.path("replica").to_str().expect("text").to_owned();
+    series.sandbox.run(["replicate", "--init", "--to", &replica]).ok();
+    let bases: Vec<String> = series.sandbox.objects().into_keys().filter(|name| name.starts_with("packs/")).collect();
+    let dump = next_day(&series.days[0].1, 0);
+    series.back_up(&dump);
+    for name in &bases {
+        fs::remove_file(series.sandbox.repository.join(name)).expect("removed");
+    }
+    // Without the replica nothing can be done for the second day, which the replica never had.
+    series.sandbox.run(["repair"]).with_code(4);
+    series.prune_after_days();
+    series.sandbox.run(["repair", "--from", &replica]).ok();
+    series.assert_whole();
 }

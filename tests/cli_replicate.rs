@@ -95,6 +95,23 @@ fn the_report_agrees_with_the_exit_code_where_a_named_snapshot_is_forgotten_ther
 }
 
 #[test]
+fn what_a_killed_run_copied_and_did_not_confirm_the_next_one_confirms() {
+    let sandbox = Sandbox::with_repository();
+    let before = back_up(&sandbox, "one");
+    back_up(&sandbox, "two");
+    sandbox.run(["forget", &before]).ok();
+    replicate(&sandbox).ok();
+    // As if the run had died right behind the manifest: it names one before it, which the replica never had.
+    std::fs::remove_dir_all(sandbox.path("replica").join("marks")).expect("no marks");
+    std::fs::create_dir(sandbox.path("replica").join("marks")).expect("a folder");
+    std::fs::remove_dir_all(sandbox.path("elsewhere")).ok();
+    let missed = on_replica(&sandbox, &["verify"]).with_code(4);
+    assert!(missed.text().contains(&before), "{}", missed.text());
+    replicate(&sandbox).ok();
+    on_replica(&sandbox, &["verify"]).ok();
+}
+
+#[test]
 fn only_in_the_target_are_snapshots_that_the_source_has_not() {
     let sandbox = Sandbox::with_repository();
     let ids = ["one", "two", "three"].map(|seed| back_up(&sandbox, seed));

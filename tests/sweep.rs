@@ -18,7 +18,7 @@ use infrahub_backup::env::Clock;
 use infrahub_backup::format::envelope::ObjectType;
 use infrahub_backup::format::layout;
 use infrahub_backup::format::mark::Decisions;
-use infrahub_backup::id::SnapshotId;
+use infrahub_backup::id::{PackId, SnapshotId};
 use infrahub_backup::repository::check::{Depth, check};
 use infrahub_backup::repository::executor::{Executor, RayonExecutor};
 use infrahub_backup::repository::lease::RunLease;
@@ -342,27 +342,46 @@ async fn of_the_leases_of_a_run_the_one_that_says_when_it_ended_goes_last() {
     assert!(runs.values().all(|numbers| numbers.len() > 1 && numbers.iter().max() == numbers.last()), "{runs:?}");
 }
 
+impl World {
+    /// A snapshot whose pack was spoilt, and then condemned by a repair that could not read its manifest and found nobody who
+    /// needs it.
+    async fn with_a_damaged_pack_condemned(&self) -> (SnapshotId, PackId) {
+        let id = self.back_up(&noise(1, 500_000)).await;
+        let name = self.store.list("packs").await.expect("listed")[0].name.clone();
+        let pack = layout::id_in(&name).expect("a pack");
+        let mut bytes = self.store.get(&name, u64::MAX).await.expect("there").to_vec();
+        bytes[1000] ^= 1;
+        self.store.delete(&name).await.expect("deleted");
+        self.store.put_new(&name, bytes.into()).await.expect("put");
+        let condemned = Decisions { condemned: BTreeSet::from([pack]), ..Decisions::default() };
+        self.open().await.decide(&claimant("repair"), |_| Ok(condemned.clone())).await.expect("condemned");
+        (id, pack)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condemned_pack_that_is_damaged_is_not_pardoned_unread() {
     let world = World::new().await;
-    let content = noise(1, 500_000);
-    let id = world.back_up(&content).await;
-    let name = world.store.list("packs").await.expect("listed")[0].name.clone();
-    let pack = layout::id_in(&name).expect("a pack");
-    let mut bytes = world.store.get(&name, u64::MAX).await.expect("there").to_vec();
-    bytes[1000] ^= 1;
-    world.store.delete(&name).await.expect("deleted");
-    world.store.put_new(&name, bytes.into()).await.expect("put");
-    // A repair that could not read the manifest found nobody who needs it.
-    let condemned = Decisions { condemned: BTreeSet::from([pack]), ..Decisions::default() };
-    let repository = world.open().await;
-    repository.decide(&claimant("repair"), |_| Ok(condemned.clone())).await.expect("condemned");
+    let (id, _) = world.with_a_damaged_pack_condemned().await;
     let repository = world.open().await;
     let (examined, decided) =
         decide::settle(&repository, &world.executor, &claimant("repair"), &BTreeSet::new()).await.expect("decided");
     assert_eq!(decided.pardoned, BTreeSet::new());
     assert_eq!(decided.quarantined, BTreeSet::from([id]));
     assert!(!examined.lacking.chunks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prune_does_not_pardon_a_damaged_pack_either() {
+    let world = World::new().await;
+    let (_, pack) = world.with_a_damaged_pack_condemned().await;
+    // Another machine than the one that found the damage.
+    let repository = world.open().await;
+    let lease = RunLease::begin(&repository, claimant("prune")).await.expect("a lease");
+    let options = SweepOptions { grace: GRACE, max_repack: u64::MAX };
+    let error = sweep(&repository, &world.executor, &lease, options).await.expect_err("a chunk is nowhere");
+    assert!(matches!(error, RepositoryError::NeededChunksMissing { .. }), "{error}");
+    assert!(repository.record().await.expect("a record").condemned.contains_key(&pack));
 }
 
 /// A snapshot whose manifest was lost, and came back when its packs were about to be deleted; `prune` runs, and `repair` decides in

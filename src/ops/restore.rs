@@ -6,12 +6,15 @@
 //! Order: lock, finish what a killed run left, check, plan | safety snapshot, journal, stop, folders, databases, start, wait,
 //! compare counts, report. Whatever fails, what ran before is started again.
 
+mod counts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::counts::differences;
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
@@ -678,15 +681,4 @@ fn facts(restored: &RestoredComponent) -> StepFacts {
     let mut numbers = BTreeMap::from([("bytes".to_owned(), restored.bytes)]);
     numbers.extend(restored.files.map(|files| ("files".to_owned(), files)));
     StepFacts { numbers, log: restored.notes.clone(), ..StepFacts::default() }
-}
-
-/// What is counted differently.
-fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<String> {
-    let names: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
-    let count = |counts: &BTreeMap<String, u64>, name: &String| counts.get(name).copied().unwrap_or(0);
-    names
-        .into_iter()
-        .filter(|name| count(then, name) != count(now, name))
-        .map(|name| format!("{name}: {} in the snapshot, {} now", count(then, name), count(now, name)))
-        .collect()
 }

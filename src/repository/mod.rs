@@ -370,6 +370,25 @@ impl Repository {
         Ok(sound.filter(|pack| sizes.get(&pack.id) == Some(&pack.stored_size)).map(|pack| pack.id).collect())
     }
 
+    /// Reads packs, and remembers which are damaged; whether any is. For what was condemned and is to be relied on again: a repair
+    /// may have condemned it because it is damaged.
+    pub(crate) async fn find_damaged(&self, packs: &BTreeSet<PackId>) -> Result<bool, RepositoryError> {
+        let mut found = false;
+        for pack in packs {
+            // Another process may have forgotten the index meanwhile.
+            let Some(entry) = self.cache.pack(pack)? else { continue };
+            match self.get_stored(entry.kind, pack).await {
+                Ok(_) => {}
+                Err(RepositoryError::Damaged(_)) => {
+                    self.cache.set_damaged(pack, true)?;
+                    found = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// Begins to write. Chunks in packs that are missing, cut short or condemned are stored again. The run's first lease must
     /// be there already.
     pub async fn write(self: &Arc<Self>, options: SessionOptions) -> Result<WriteSession, RepositoryError> {

@@ -88,6 +88,11 @@ pub struct Survey {
     pub shared: HashMap<ChunkId, Vec<(PackId, u32)>>,
     /// Live chunks that no sound pack holds, but for those that only quarantined snapshots refer to.
     pub missing: u64,
+    /// Condemned packs that hold what a quarantined snapshot lacks, in segments whose bases are lost: it can be read again once a
+    /// replica gives these back.
+    pub awaited: BTreeSet<PackId>,
+    /// Whether a recipe or a tree of a quarantined snapshot is lost: what it refers to is not known until that comes back.
+    pub is_partly_unknown: bool,
 }
 
 impl Survey {
@@ -119,15 +124,31 @@ impl Survey {
         }
         let packs = listed_packs(repository).await?;
         let known = repository.cache().packs()?;
+        let damaged = repository.cache().damaged_packs()?;
+        // Nobody relies on what is condemned, so that what is damaged of it may be left to go.
+        let is_out =
+            |id: &PackId| record.doomed.contains(id) || (record.condemned.contains_key(id) && damaged.contains(id));
         let is_sound = |pack: &&super::cache::KnownPack| {
             packs.get(&pack.id).is_some_and(|listed| listed.kind == pack.kind && listed.size == pack.stored_size)
-                && !record.doomed.contains(&pack.id)
+                && !is_out(&pack.id)
         };
         let mut sound = known.iter().filter(is_sound).map(|pack| pack.id).collect();
         repository.drop_baseless_condemned(&record, &mut sound)?;
         let (live, shared) = (HashMap::new(), HashMap::new());
-        let damaged = repository.cache().damaged_packs()?;
-        let mut survey = Self { record, listed, snapshots, packs, sound, damaged, live, shared, missing: 0 };
+        let (awaited, is_partly_unknown) = (BTreeSet::new(), false);
+        let mut survey = Self {
+            record,
+            listed,
+            snapshots,
+            packs,
+            sound,
+            damaged,
+            live,
+            shared,
+            missing: 0,
+            awaited,
+            is_partly_unknown,
+        };
         survey.mark_live(repository, executor, counts).await?;
         Ok(survey)
     }
@@ -170,8 +191,8 @@ impl Survey {
         self.missing = marking.missing;
         // Writers rely on every chunk of a pack that is not condemned, needed or not: its bases must be there.
         marking.all_bases(&self.record)?;
-        // What these lack is known, and what is left of them stays. Where that is condemned `repair` has stored it anew: a
-        // damaged pack must not be pardoned for their sake.
+        // What these lack is known, and what is left of them stays. Where that is condemned `repair` has stored it anew, if it
+        // could: a damaged pack must not be pardoned for their sake.
         marking.passed = Some(&self.record.condemned);
         let quarantined = || self.snapshots.iter().filter(|snapshot| snapshot.quarantined && !snapshot.late);
         if quarantined().next().is_none() {
@@ -179,11 +200,17 @@ impl Survey {
             return Ok(());
         }
         let mut walker = Walker::new(vec![reader], Holdings::take(repository, &self.record).await?);
+        let awaited = &mut self.awaited;
         for snapshot in quarantined() {
-            walker
-                .snapshot(snapshot.id, &snapshot.manifest, &mut |id, depth| marking.chunk(id, depth).map(drop))
-                .await?;
+            let mut visit = |id: &ChunkId, depth| {
+                marking.chunk(id, depth)?;
+                awaited.extend(marking.awaited(id, &self.record)?);
+                Ok(())
+            };
+            walker.snapshot(snapshot.id, &snapshot.manifest, &mut visit).await?;
         }
+        let (lacking, _) = walker.finish();
+        self.is_partly_unknown = lacking.chunks.values().any(|kind| *kind == ObjectType::TreePack);
         marking.bases()?;
         let Marking { live, shared, .. } = marking;
         (self.live, self.shared) = (live, shared);
@@ -303,6 +330,19 @@ impl Marking<'_> {
             self.missing += 1;
         }
         Ok(new)
+    }
+
+    /// Condemned packs that hold a chunk which can be read nowhere, in a segment that has bases.
+    fn awaited(&mut self, id: &ChunkId, record: &Record) -> Result<Vec<PackId>, RepositoryError> {
+        let found = self.cache.find_all(id)?;
+        for location in &found {
+            if self.holdings.opens_at(location)? {
+                return Ok(vec![]);
+            }
+        }
+        let may_open = |location: &&Location| location.depth > 0 && !self.doomed.contains(&location.pack);
+        let condemned = found.iter().filter(may_open).map(|location| location.pack);
+        Ok(condemned.filter(|pack| record.condemned.contains_key(pack)).collect())
     }
 
     /// Where a chunk can be read somewhere, the segments whose bases are lost are not needed for it.

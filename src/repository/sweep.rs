@@ -71,6 +71,8 @@ pub enum Wait {
         /// When it will be dead at the latest, if it puts no further lease.
         until: Timestamp,
     },
+    /// They may hold what a quarantined snapshot lacks: a repair with the help of a replica may bring back what makes it readable.
+    Quarantined,
     /// The store's clock is behind the newest object in it: times cannot be trusted.
     ClockWentBack {
         /// The store's time of the newest object.
@@ -178,6 +180,7 @@ pub fn plan_delete(standing: &Standing, survey: &Survey) -> SweepPlan {
         }
         let wait = match went_back {
             Some(newest) => Some(Wait::ClockWentBack { newest }),
+            None if survey.is_partly_unknown || survey.awaited.contains(pack) => Some(Wait::Quarantined),
             None => standing.hindrance(survey, *number),
         };
         match wait {
@@ -221,8 +224,8 @@ fn uncovered(survey: &Survey, shared: &SharedOf<'_>, kept: &HashSet<PackId>, pac
     survey.live_count(pack).saturating_sub(covered)
 }
 
-/// Packs of `kind` that nobody needs. Those in `first` are tried first: what they held was moved; those in `new` never.
-/// Pure.
+/// Packs of `kind` that nobody needs. Those in `first` are tried first: what they held was moved; those in `new` never. None
+/// while it is not known what a snapshot refers to. Pure.
 pub fn plan_condemn(
     standing: &Standing,
     survey: &Survey,
@@ -230,6 +233,9 @@ pub fn plan_condemn(
     first: &BTreeSet<PackId>,
     new: &HashSet<PackId>,
 ) -> BTreeSet<PackId> {
+    if survey.is_partly_unknown {
+        return BTreeSet::new();
+    }
     let condemned = |pack: &PackId| survey.record.condemned.contains_key(pack);
     let mut kept: HashSet<PackId> = survey.trusted().filter(|pack| !condemned(pack)).collect();
     let shared = survey.shared_of();
@@ -251,7 +257,8 @@ pub fn plan_condemn(
     victims
 }
 
-/// Packs worth repacking, the most dead first, at most `max_repack` bytes of them. Reads descriptions from the cache.
+/// Packs worth repacking, the most dead first, at most `max_repack` bytes of them; none while it is not known what a snapshot
+/// refers to. Reads descriptions from the cache.
 pub fn plan_repack(
     cache: &Cache,
     survey: &Survey,
@@ -260,6 +267,9 @@ pub fn plan_repack(
     victims: &BTreeSet<PackId>,
     max_repack: u64,
 ) -> Result<Vec<PackEntry>, RepositoryError> {
+    if survey.is_partly_unknown {
+        return Ok(vec![]);
+    }
     let mut worth: Vec<(u64, PackId)> = Vec::new();
     let mut small: Vec<PackId> = Vec::new();
     let able = |id: &PackId| {

@@ -76,6 +76,10 @@ fn waits<'a>(waiting: impl Iterator<Item = &'a Wait>) -> BTreeMap<String, u64> {
             Wait::Run { operation, holder, until } => {
                 format!("a {operation} by {holder}, which may be alive until {}", render::time(*until))
             }
+            Wait::Quarantined => {
+                "a quarantined snapshot, of which a replica may bring back more: `repair --from REPLICA`, or forget it"
+                    .to_owned()
+            }
             Wait::ClockWentBack { newest } => {
                 format!("the clock of the store, which is behind its newest object of {}", render::time(*newest))
             }

@@ -9,6 +9,7 @@ use super::{LeftOut, Mode, Reason};
 use crate::error::{Error, ErrorKind};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
+use crate::format::manifest::Manifest;
 use crate::id::{ObjectId, SnapshotId};
 use crate::repository::marks::Record;
 use crate::repository::snapshots::Snapshot;
@@ -54,6 +55,9 @@ pub struct Chosen {
     pub(super) paired_there: BTreeSet<SnapshotId>,
     /// Pairs of which no mark tells yet.
     pub(super) unmarked: BTreeMap<SnapshotId, SnapshotId>,
+    /// Copied by a run that died before it confirmed them: the target misses the one that each names as the one before, which the
+    /// source has, or forgot.
+    pub(super) unconfirmed: Vec<(SnapshotId, Manifest)>,
     /// The newest snapshot in the target.
     pub(super) head_there: Option<SnapshotId>,
 }
@@ -92,6 +96,9 @@ pub(super) async fn choose(
         Some(target) => There::look(target, mode, &mut chosen).await?,
         None => There::default(),
     };
+    // What the source does not know either may have been stolen.
+    let known = |id: &SnapshotId| listed.contains_key(id) || record.forgotten.contains(id);
+    chosen.unconfirmed.retain(|(_, manifest)| manifest.previous.as_ref().is_some_and(known));
     // Those with a damaged manifest here are no less in the source.
     let in_source = listed.keys().filter(|id| !record.forgotten.contains(id));
     chosen.paired_there = in_source.filter_map(|id| there.counted.get(id)).copied().collect();
@@ -137,11 +144,18 @@ impl There {
         chosen.listed_there = listed.into_keys().collect();
         chosen.counted_there = snapshots.iter().filter(|snapshot| !snapshot.late).map(|snapshot| snapshot.id).collect();
         match mode {
-            Mode::Copy => Ok(Self {
-                counted: chosen.counted_there.iter().map(|id| (*id, *id)).collect(),
-                forgotten: record.forgotten,
-                damaged: damages.into_iter().filter_map(|damage| Some((named_in(&damage)?, damage))).collect(),
-            }),
+            Mode::Copy => {
+                let gone = |id: &SnapshotId| !chosen.listed_there.contains(id) && !record.forgotten.contains(id);
+                let open =
+                    snapshots.iter().filter(|snapshot| !snapshot.late && !record.confirmed.contains(&snapshot.id));
+                let open = open.filter(|snapshot| snapshot.manifest.previous.as_ref().is_some_and(gone));
+                chosen.unconfirmed = open.map(|snapshot| (snapshot.id, snapshot.manifest.clone())).collect();
+                Ok(Self {
+                    counted: chosen.counted_there.iter().map(|id| (*id, *id)).collect(),
+                    forgotten: record.forgotten,
+                    damaged: damages.into_iter().filter_map(|damage| Some((named_in(&damage)?, damage))).collect(),
+                })
+            }
             Mode::Reseal => Self::by_pairs(target, &record, &snapshots, chosen).await,
         }
     }

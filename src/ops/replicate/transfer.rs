@@ -56,6 +56,10 @@ pub(super) async fn copy(
     let mut chosen = choose(source, Some(target), Mode::Copy, selection).await?;
     let mut copier = Copier::new(context, source, target, lease, std::mem::take(&mut chosen.left_out));
     copier.all(&chosen).await?;
+    if !chosen.unconfirmed.is_empty() {
+        // What one of them lacks `verify` tells.
+        confirm_all(target, &context.executor, lease.claimant(), &chosen.unconfirmed).await?;
+    }
     let withdrawn = copier.gone_from_source().await?;
     let brought: Vec<(SnapshotId, SnapshotId)> = copier.brought.iter().map(|id| (*id, *id)).collect();
     let mut proof = proof::compare(source, &chosen, &brought, &copier.left_out, selection).await?;

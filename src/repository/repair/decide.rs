@@ -61,7 +61,7 @@ pub async fn examine(
     loop {
         let examined = look(repository, executor, pretended).await?;
         // Each that is damaged is trusted no more, so that this ends.
-        let mut found = find_damaged(repository, &examined.pardon).await?;
+        let mut found = repository.find_damaged(&examined.pardon).await?;
         if pretended.is_none() {
             found |= find_damaged_descriptions(repository, executor, &examined.snapshots).await?;
         }
@@ -88,24 +88,6 @@ async fn find_damaged_descriptions(
         }
     }
     Ok(repository.cache().damaged_packs()? != known)
-}
-
-/// Reads packs, and remembers which are damaged; whether any is.
-async fn find_damaged(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<bool, RepositoryError> {
-    let mut found = false;
-    for pack in packs {
-        // Another process may have forgotten the index meanwhile.
-        let Some(entry) = repository.cache().pack(pack)? else { continue };
-        match repository.get_stored(entry.kind, pack).await {
-            Ok(_) => {}
-            Err(RepositoryError::Damaged(_)) => {
-                repository.cache().set_damaged(pack, true)?;
-                found = true;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
 }
 
 async fn look(

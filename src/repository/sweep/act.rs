@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::reindex::{Reindexed, reindex};
 use super::repack::{Repacked, can_repack, repack};
-use super::{Standing, SweepOptions, SweepPlan, Wait, plan_condemn, plan_delete, plan_repack};
+use super::{Standing, SweepOptions, SweepPlan, Wait, needed_though_condemned, plan_condemn, plan_delete, plan_repack};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::mark::Decisions;
@@ -123,17 +123,24 @@ async fn standing(
     Ok(Standing { now, runs, margin: options.margin(), grace: options.grace })
 }
 
+/// What there is and what of it is needed. Condemned packs that are needed are read: they may have been condemned because they
+/// are damaged, by a repair on another machine.
 async fn survey(
     repository: &Arc<Repository>,
     executor: &Arc<dyn Executor>,
     standing: &Standing,
     without: &BTreeSet<SnapshotId>,
 ) -> Result<Survey, RepositoryError> {
-    let survey = Survey::take(repository, executor, without, |run| standing.is_alive(run)).await?;
-    if survey.missing == 0 {
-        return Ok(survey);
+    loop {
+        let survey = Survey::take(repository, executor, without, |run| standing.is_alive(run)).await?;
+        if survey.missing > 0 {
+            return Err(RepositoryError::NeededChunksMissing { chunks: survey.missing });
+        }
+        // What is found damaged is sound no more, so that this ends.
+        if !repository.find_damaged(&needed_though_condemned(&survey)).await? {
+            return Ok(survey);
+        }
     }
-    Err(RepositoryError::NeededChunksMissing { chunks: survey.missing })
 }
 
 /// Makes the descriptions of all content packs live that stay.
