@@ -210,20 +210,18 @@ pub struct PredecessorRestore {
     /// Stay for this long at the beginning
     #[arg(long, hide = true, value_name = "TIME", value_parser = super::values::go_duration)]
     pub sleep: Option<Duration>,
-    /// Give the deployment a new id
-    #[arg(long, hide = true)]
+    /// Give the deployment a new id, that of the snapshot being in use elsewhere
+    #[arg(long)]
     pub reset_deployment_id: bool,
 }
 
 impl PredecessorRestore {
     /// Refuses what is not built.
     pub fn check(&self) -> Result<(), Failure> {
-        let asked =
-            [(self.migrate_format, "`--migrate-format`"), (self.reset_deployment_id, "`--reset-deployment-id`")];
-        match asked.iter().find(|(asked, _)| *asked) {
-            Some((_, flag)) => Err(Failure::not_built(flag)),
-            None => Ok(()),
+        if self.migrate_format {
+            return Err(Failure::not_built("`--migrate-format`"));
         }
+        Ok(())
     }
 }
 

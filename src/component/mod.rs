@@ -5,6 +5,7 @@
 
 pub mod artifact_store;
 pub mod files;
+pub mod graph;
 pub mod neo4j;
 pub mod opaque;
 mod open;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::graph::Graph;
 pub use self::open::{OpenComponents, open, open_components};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::DockerError;
@@ -81,6 +83,11 @@ pub trait Component: Send + Sync {
 
     /// Waits until it answers queries, or `timeout` passes.
     async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError>;
+
+    /// It as a graph that can be asked and told more; `None` if it is none, or no way to it is known.
+    fn graph(&self) -> Option<&dyn Graph> {
+        None
+    }
 }
 
 /// Why a component could not be dumped, loaded or asked.

@@ -6,35 +6,43 @@
 //! Order: lock, finish what a killed run left, check, plan | safety snapshot, journal, stop, folders, databases, start, wait,
 //! compare counts, report. Whatever fails, what ran before is started again.
 
+mod compare;
+mod deployment_id;
+mod to_folder;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::deployment_id::only_graph;
+pub use self::deployment_id::{ResetId, told};
+use self::to_folder::{check_space, file_name, free_folder};
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::safety::Safety;
 use super::source_check::check_record;
-use super::start::READY_TIMEOUT;
 use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
 use crate::component::artifact_store::restore::Overwrite;
 use crate::component::{self, Component};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
-use crate::env::random_bytes;
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout};
+use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::format::report::Outcome;
-use crate::id::{ObjectId, SnapshotId, hex_of};
-use crate::provider::{Provider, Reach, ServiceState};
+use crate::id::{ObjectId, SnapshotId};
+use crate::provider::{Provider, Reach};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
+
+/// The flag, for errors.
+const RESET: &str = "--reset-deployment-id";
 
 /// Where to restore to.
 #[derive(Clone)]
@@ -58,6 +66,8 @@ pub struct RestoreOptions {
     pub no_safety_snapshot: bool,
     /// Go on although version or edition do not fit.
     pub force: bool,
+    /// Give the deployment a new id: that of the snapshot may still be in use elsewhere.
+    pub reset_deployment_id: bool,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
 }
@@ -83,6 +93,8 @@ struct IntoDeployment {
     folders: Vec<ComponentInfo>,
     stops: Vec<String>,
     safety: Safety,
+    /// The component that holds the deployment's id, where that will be reset, and how the plan tells it.
+    reset_id: Option<(String, String)>,
     lock: DeploymentLock,
 }
 
@@ -108,6 +120,8 @@ pub struct Restored {
     pub report: Option<ObjectId>,
     /// Each component.
     pub components: Vec<RestoredComponent>,
+    /// The id that the deployment had and has, where it was given a new one.
+    pub deployment_id: Option<ResetId>,
     /// The snapshot that was made of the target before.
     pub safety_snapshot: Option<SnapshotId>,
 }
@@ -134,6 +148,13 @@ pub async fn plan(
 ) -> Result<RestorePlan, Error> {
     repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
     let records = chosen(&snapshot, &options)?;
+    if options.reset_deployment_id {
+        only_graph(&records, RESET)?;
+        if matches!(target, Target::Folder(_)) {
+            let text = format!("`{RESET}` changes a deployment, and files are written");
+            return Err(Error::new(ErrorKind::Usage, text));
+        }
+    }
     let mut into = match target {
         Target::Folder(folder) => Into::Folder(free_folder(&folder, &records)?),
         Target::Deployment(reach) => {
@@ -177,45 +198,6 @@ fn chosen(snapshot: &Snapshot, options: &RestoreOptions) -> Result<Vec<Component
     names.into_iter().map(|name| dump::find(snapshot, name).cloned()).collect()
 }
 
-/// Name of a component below the folder of `--to-files`.
-fn file_name(record: &ComponentRecord) -> String {
-    match record.layout {
-        Layout::Tree => record.name.clone(),
-        Layout::Plain | Layout::Neo4jDump { .. } => format!("{}.dump", record.name),
-    }
-}
-
-/// Refuses to overwrite anything, and to fill the disk.
-fn free_folder(folder: &Path, records: &[ComponentRecord]) -> Result<PathBuf, Error> {
-    for record in records {
-        // Component names come from a manifest, which other machines write.
-        if record.name.contains(['/', '\0']) || record.name.starts_with('.') || record.name.is_empty() {
-            let text = format!("component name `{}` cannot be a file name", record.name.escape_debug());
-            return Err(Error::new(ErrorKind::Incompatible, text));
-        }
-        let path = folder.join(file_name(record));
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::new(ErrorKind::Usage, format!("`{}` is already there", path.display())));
-        }
-    }
-    let needed = records.iter().map(|record| record.sizes.logical_bytes).sum();
-    check_space(folder, needed)?;
-    Ok(folder.to_owned())
-}
-
-/// Refuses if the file system of `path`, or of the nearest folder above that exists, has less than `needed` bytes free.
-fn check_space(path: &Path, needed: u64) -> Result<(), Error> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Some(there) = absolute.ancestors().find(|path| path.is_dir()) else { return Ok(()) };
-    let Ok(stat) = rustix::fs::statvfs(there) else { return Ok(()) };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= needed {
-        return Ok(());
-    }
-    let text = format!("`{}` has {free} bytes free, {needed} are needed", there.display());
-    Err(Error::new(ErrorKind::Unavailable, text))
-}
-
 impl IntoDeployment {
     async fn open(
         context: &Context,
@@ -246,7 +228,19 @@ impl IntoDeployment {
         let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
         let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
         let (streams, folders, safety) = (opened.streams, opened.folders, Safety::default());
-        Ok(Self { reach, provider, streams, folders, stops, safety, lock })
+        let mut into = Self { reach, provider, streams, folders, stops, safety, reset_id: None, lock };
+        if options.reset_deployment_id {
+            let graph = only_graph(records, RESET)?;
+            let line = deployment_id::check(&*into.provider, into.stream(graph)).await?;
+            into.reset_id = Some((graph.to_owned(), line));
+        }
+        Ok(into)
+    }
+
+    /// An opened component whose content is a stream.
+    fn stream(&self, name: &str) -> &dyn Component {
+        let found = self.streams.iter().find(|component| component.info().name == name);
+        &**found.expect("opened for a record")
     }
 
     fn lines(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Vec<String> {
@@ -263,6 +257,7 @@ impl IntoDeployment {
         for record in records {
             lines.push(format!("DESTROY what is in `{}` now and put the snapshot's in its place", record.name));
         }
+        lines.extend(self.reset_id.iter().map(|(_, line)| line.clone()));
         if !self.stops.is_empty() {
             lines.push("start again what ran before, wait until it serves, compare counts".to_owned());
         }
@@ -361,11 +356,11 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
     let run = Run { context, reader, recorder: &recorder, replacing: false.into() };
     let result = match into {
-        Into::Folder(folder) => run.to_folder(&folder, &records).await,
+        Into::Folder(folder) => run.to_folder(&folder, &records).await.map(|components| (components, None)),
         Into::Deployment(into) => run.to_deployment(*into, &records).await,
     };
     let outcome = match &result {
-        Ok(components) if components.iter().any(|component| component.counts_match == Some(false)) => {
+        Ok((components, _)) if components.iter().any(|component| component.counts_match == Some(false)) => {
             Outcome::Incomplete
         }
         Ok(_) => Outcome::Done,
@@ -373,7 +368,8 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     };
     // A read-only repository is restored from all the same.
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
-    Ok(Restored { report, components: result?, safety_snapshot })
+    let (components, deployment_id) = result?;
+    Ok(Restored { report, components, deployment_id, safety_snapshot })
 }
 
 /// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
@@ -403,66 +399,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_folder(&self, folder: &Path, records: &[ComponentRecord]) -> Result<Vec<RestoredComponent>, Error> {
-        let io = |path: &Path, error| {
-            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", path.display()), error)
-        };
-        let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await;
-        made.map_err(|error| io(folder, error))?;
-        let mut restored = Vec::new();
-        for record in records {
-            let path = folder.join(file_name(record));
-            let step = self.recorder.begin(self.context, "write", &record.name);
-            let result = match record.layout {
-                Layout::Tree => self.tree(record, &path, Overwrite::Refuse).await,
-                Layout::Plain | Layout::Neo4jDump { .. } => self.file(record, &path).await,
-            };
-            restored.push(self.recorder.end_with(self.context, step, result, facts)?);
-        }
-        Ok(restored)
-    }
-
-    /// Writes a dump beside its name, and gives it its name when it is whole and durable.
-    async fn file(&self, record: &ComponentRecord, path: &Path) -> Result<RestoredComponent, Error> {
-        use tokio::io::AsyncWriteExt as _;
-        let tag = hex_of(&random_bytes::<4>(self.context.entropy()));
-        let part = path.with_extension(format!("dump.{tag}.part"));
-        let io = |error| {
-            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", part.display()), error)
-        };
-        let mut output = Output::open(&self.reader, record)?;
-        // A dump in clear is nobody else's business; and nothing that lies there under this name is followed.
-        let mut file =
-            tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).await.map_err(io)?;
-        let written = async {
-            let mut bytes = 0;
-            while let Some(piece) = self.context.cancel.or(output.next()).await?? {
-                file.write_all(&piece).await.map_err(io)?;
-                bytes += piece.len() as u64;
-                self.progress(record, bytes);
-            }
-            file.sync_all().await.map_err(io)?;
-            tokio::fs::rename(&part, path).await.map_err(io)?;
-            if let Some(folder) = path.parent() {
-                tokio::fs::File::open(folder).await.map_err(io)?.sync_all().await.map_err(io)?;
-            }
-            Ok::<u64, Error>(bytes)
-        };
-        let result = written.await;
-        self.context.events.progress_done("restore", &record.name);
-        if result.is_err() {
-            // The error is about the file; that its rest cannot be removed adds nothing.
-            let _ = tokio::fs::remove_file(&part).await;
-        }
-        Ok(RestoredComponent {
-            name: record.name.clone(),
-            bytes: result?,
-            files: None,
-            counts_match: None,
-            notes: vec![],
-        })
-    }
-
     fn progress(&self, record: &ComponentRecord, done_bytes: u64) {
         let (target, total_bytes) = (record.name.clone(), Some(record.sizes.logical_bytes));
         self.context.events.progress(&Progress { action: "restore", target, done_bytes, total_bytes });
@@ -493,15 +429,20 @@ impl Run<'_> {
         &self,
         into: IntoDeployment,
         records: &[ComponentRecord],
-    ) -> Result<Vec<RestoredComponent>, Error> {
+    ) -> Result<(Vec<RestoredComponent>, Option<ResetId>), Error> {
         let deployment = into.provider.deployment().name.clone();
         let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
         let mut paused = Paused::for_load(Arc::clone(&into.provider));
         let mut done = Vec::new();
         let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;
+        let reset = without_panic(self.reset_id(&into, &mut paused, &mut journal, &done)).await;
         let started = paused.start(self.context, self.recorder, &mut journal).await;
         let not_running = !paused.all_run();
         let result = first_error(self.context, loaded, started);
+        let (result, reset_id) = match (result, reset) {
+            (result, Ok(reset_id)) => (result, reset_id),
+            (result, Err(error)) => (first_error(self.context, result, Err(error)), None),
+        };
         if let Err(error) = result {
             if not_running {
                 return Err(left_open(&deployment, error));
@@ -514,13 +455,29 @@ impl Run<'_> {
             let names: Vec<&str> = done.iter().map(|component: &RestoredComponent| component.name.as_str()).collect();
             let told = match names[..] {
                 [] => "no component was replaced as a whole".to_owned(),
+                _ if names.len() == records.len() => format!("replaced: {}, which is all", names.join(", ")),
                 _ => format!("replaced: {}; the others were not, or only in part", names.join(", ")),
             };
             return Err(error.context(format!("the restore into `{deployment}` did not end well; {told}")));
         }
         journal.close()?;
         self.compare(&into, records, &mut done).await?;
-        Ok(done)
+        Ok((done, reset_id))
+    }
+
+    /// Gives the deployment a new id if that was asked for and its graph was replaced, whatever became of other components.
+    async fn reset_id(
+        &self,
+        into: &IntoDeployment,
+        paused: &mut Paused,
+        journal: &mut Journal,
+        done: &[RestoredComponent],
+    ) -> Result<Option<ResetId>, Error> {
+        let Some((graph, _)) = &into.reset_id else { return Ok(None) };
+        if !done.iter().any(|restored| restored.name == *graph) {
+            return Ok(None);
+        }
+        deployment_id::reset(self.context, self.recorder, journal, paused, into.stream(graph)).await.map(Some)
     }
 
     async fn load_all(
@@ -545,6 +502,9 @@ impl Run<'_> {
         }
         if into.streams.is_empty() {
             return Ok(());
+        }
+        if let Some((component, _)) = &into.reset_id {
+            journal.note(JournalEntry::ToResetId { component: component.clone() })?;
         }
         journal.note(JournalEntry::ToClear { services: into.stops.clone() })?;
         let before = done.len();
@@ -621,72 +581,10 @@ impl Run<'_> {
             }
         }
     }
-
-    /// Waits until the databases answer, and compares what they count with what was counted then.
-    async fn compare(
-        &self,
-        into: &IntoDeployment,
-        records: &[ComponentRecord],
-        done: &mut [RestoredComponent],
-    ) -> Result<(), Error> {
-        for component in &into.streams {
-            let name = &component.info().name;
-            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
-            let restored = done.iter_mut().find(|restored| restored.name == *name).expect("restored above");
-            let info = component.info();
-            if !runs(&*into.provider, info.asked_of(&info.stopped_for_load)).await? {
-                restored.notes.push("its server did not run before and was left so: nothing was counted".to_owned());
-                continue;
-            }
-            let step = self.recorder.begin(self.context, "compare", name);
-            let result = async {
-                self.context.cancel.or(component.wait_ready(READY_TIMEOUT)).await??;
-                Ok(self.context.cancel.or(component.inspect()).await??)
-            };
-            let result: Result<Inspection, Error> = result.await;
-            let found = match self.recorder.end_with(self.context, step, result, |found| StepFacts {
-                numbers: found.counts.clone(),
-                ..StepFacts::default()
-            }) {
-                Ok(found) => found,
-                Err(error) => return Err(error.context(format!("`{name}` was restored but does not answer"))),
-            };
-            if record.counts.is_empty() || found.counts.is_empty() {
-                continue;
-            }
-            let differences = differences(&record.counts, &found.counts);
-            // Counted while it was written to, then dumped: the counts are near the dump's, not its own.
-            let exact = record.consistency == Consistency::Quiesced;
-            restored.counts_match = (exact || differences.is_empty()).then_some(differences.is_empty());
-            restored.notes.extend(differences);
-        }
-        Ok(())
-    }
-}
-
-/// Whether all of `services` run.
-async fn runs(provider: &dyn Provider, services: &[String]) -> Result<bool, Error> {
-    for service in services {
-        if provider.state(service).await? == ServiceState::Stopped {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn facts(restored: &RestoredComponent) -> StepFacts {
     let mut numbers = BTreeMap::from([("bytes".to_owned(), restored.bytes)]);
     numbers.extend(restored.files.map(|files| ("files".to_owned(), files)));
     StepFacts { numbers, log: restored.notes.clone(), ..StepFacts::default() }
-}
-
-/// What is counted differently.
-fn differences(then: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<String> {
-    let names: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
-    let count = |counts: &BTreeMap<String, u64>, name: &String| counts.get(name).copied().unwrap_or(0);
-    names
-        .into_iter()
-        .filter(|name| count(then, name) != count(now, name))
-        .map(|name| format!("{name}: {} in the snapshot, {} now", count(then, name), count(now, name)))
-        .collect()
 }

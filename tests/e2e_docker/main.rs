@@ -4,6 +4,7 @@
 //! did not test.
 
 mod cut;
+mod deployment_id;
 mod flush;
 mod mishaps;
 mod project;

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::{Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named};
+use crate::component::graph::{self, Graph, NewDeploymentId, Root};
 use crate::component::stream::{ExecDump, ExecLoad};
 use crate::component::{Component, ComponentError, DumpStream, LoadStream};
 use crate::deployment::{ComponentInfo, Inspection};
@@ -216,11 +218,46 @@ impl Component for ContainerNeo4j {
             }
         }
     }
+
+    fn graph(&self) -> Option<&dyn Graph> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Graph for ContainerNeo4j {
+    async fn root(&self) -> Result<Root, ComponentError> {
+        let row = self.query(graph::ROOT, QUERY_TIMEOUT).await?;
+        let wrong = || self.query_error(graph::ROOT, format!("the answer `{row}` has another form").into());
+        root_in(&row).ok_or_else(wrong)
+    }
+
+    async fn set_root(&self, id: NewDeploymentId, now: Timestamp) -> Result<(), ComponentError> {
+        self.query(&graph::set_root(id, now), QUERY_TIMEOUT).await.map(drop)
+    }
+}
+
+/// The row that [`graph::ROOT`] gives, as `cypher-shell` writes it: a number, and a text in quotes or `NULL`.
+fn root_in(row: &str) -> Option<Root> {
+    let (nodes, id) = row.split_once(',')?;
+    let id = match id.trim() {
+        "NULL" => None,
+        text => Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned()),
+    };
+    Some(Root { nodes: nodes.trim().parse().ok()?, id })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_is_read_as_cypher_shell_writes_it() {
+        let root = |nodes, id: Option<&str>| Some(Root { nodes, id: id.map(str::to_owned) });
+        assert_eq!(root_in("1, \"18ebaddf-3d4c\""), root(1, Some("18ebaddf-3d4c")));
+        assert_eq!(root_in("0, NULL"), root(0, None));
+        assert_eq!(root_in("roots, id"), None);
+    }
 
     #[test]
     fn libraries_tell_the_edition_or_nothing() {

@@ -13,8 +13,10 @@ mod enterprise;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::bolt::{Bolt, BoltError};
+use super::graph::{self, Graph, NewDeploymentId, Root};
 use super::opaque::wanted;
 use super::stream::ExecDump;
 use super::{Component, ComponentError, DumpStream, LoadStream};
@@ -91,6 +93,11 @@ impl Neo4j {
     /// Its edition.
     pub fn edition(&self) -> Edition {
         self.edition
+    }
+
+    fn known_bolt(&self) -> Result<&Bolt, ComponentError> {
+        let missing = || ComponentError::NotConfigured { component: self.info.name.clone(), what: "neo4j.uri" };
+        self.bolt.as_ref().ok_or_else(missing)
     }
 
     fn query_error(&self, question: &str, source: BoltError) -> ComponentError {
@@ -192,5 +199,22 @@ impl Component for Neo4j {
                 Err(_) => tokio::time::sleep(READY_PERIOD).await,
             }
         }
+    }
+
+    fn graph(&self) -> Option<&dyn Graph> {
+        self.bolt.is_some().then_some(self)
+    }
+}
+
+#[async_trait]
+impl Graph for Neo4j {
+    async fn root(&self) -> Result<Root, ComponentError> {
+        self.known_bolt()?.root(QUERY_TIMEOUT).await.map_err(|error| self.query_error(graph::ROOT, error))
+    }
+
+    async fn set_root(&self, id: NewDeploymentId, now: Timestamp) -> Result<(), ComponentError> {
+        let statement = graph::set_root(id, now);
+        let done = self.known_bolt()?.run(&statement, QUERY_TIMEOUT).await;
+        done.map_err(|error| self.query_error(&statement, error))
     }
 }
