@@ -8,9 +8,11 @@
 
 mod compare;
 mod deployment_id;
+mod fit;
+mod migrate;
 mod to_folder;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use self::deployment_id::only_graph;
 pub use self::deployment_id::{ResetId, told};
-use self::to_folder::{check_space, file_name, free_folder};
+use self::to_folder::{file_name, free_folder};
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
@@ -30,7 +32,7 @@ use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
 use crate::component::artifact_store::restore::Overwrite;
 use crate::component::{self, Component};
-use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
+use crate::deployment::{ComponentInfo, ComponentKind};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::format::report::Outcome;
@@ -41,8 +43,9 @@ use crate::repository::chunks::ChunkReader;
 use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
 
-/// The flag, for errors.
+/// Flags, for errors.
 const RESET: &str = "--reset-deployment-id";
+const MIGRATE: &str = "--migrate-format";
 
 /// Where to restore to.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Give the deployment a new id: that of the snapshot may still be in use elsewhere.
     pub reset_deployment_id: bool,
+    /// Bring the store of the graph into the block format of Neo4j Enterprise.
+    pub migrate_format: bool,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
 }
@@ -95,6 +100,8 @@ struct IntoDeployment {
     safety: Safety,
     /// The component that holds the deployment's id, where that will be reset, and how the plan tells it.
     reset_id: Option<(String, String)>,
+    /// The same where its store will be migrated.
+    migrate: Option<(String, String)>,
     lock: DeploymentLock,
 }
 
@@ -148,10 +155,12 @@ pub async fn plan(
 ) -> Result<RestorePlan, Error> {
     repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
     let records = chosen(&snapshot, &options)?;
-    if options.reset_deployment_id {
-        only_graph(&records, RESET)?;
+    for (_, flag) in
+        [(options.reset_deployment_id, RESET), (options.migrate_format, MIGRATE)].iter().filter(|(on, _)| *on)
+    {
+        only_graph(&records, flag)?;
         if matches!(target, Target::Folder(_)) {
-            let text = format!("`{RESET}` changes a deployment, and files are written");
+            let text = format!("`{flag}` changes a deployment, and files are written");
             return Err(Error::new(ErrorKind::Usage, text));
         }
     }
@@ -228,11 +237,16 @@ impl IntoDeployment {
         let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
         let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
         let (streams, folders, safety) = (opened.streams, opened.folders, Safety::default());
-        let mut into = Self { reach, provider, streams, folders, stops, safety, reset_id: None, lock };
+        let mut into = Self { reach, provider, streams, folders, stops, safety, reset_id: None, migrate: None, lock };
+        into.check_loads(records, options)?;
         if options.reset_deployment_id {
             let graph = only_graph(records, RESET)?;
             let line = deployment_id::check(&*into.provider, into.stream(graph)).await?;
             into.reset_id = Some((graph.to_owned(), line));
+        }
+        if options.migrate_format {
+            let graph = only_graph(records, MIGRATE)?;
+            into.migrate = Some((graph.to_owned(), migrate::check(into.stream(graph))?));
         }
         Ok(into)
     }
@@ -257,85 +271,12 @@ impl IntoDeployment {
         for record in records {
             lines.push(format!("DESTROY what is in `{}` now and put the snapshot's in its place", record.name));
         }
-        lines.extend(self.reset_id.iter().map(|(_, line)| line.clone()));
+        lines.extend(self.migrate.iter().chain(&self.reset_id).map(|(_, line)| line.clone()));
         if !self.stops.is_empty() {
             lines.push("start again what ran before, wait until it serves, compare counts".to_owned());
         }
         lines
     }
-
-    /// Version and edition of the running target must be able to take what the snapshot holds. What does not answer is not backed
-    /// up before.
-    async fn check_versions(
-        &mut self,
-        context: &Context,
-        records: &[ComponentRecord],
-        options: &RestoreOptions,
-        lines: &mut Vec<String>,
-    ) -> Result<(), Error> {
-        let mut silent = BTreeSet::new();
-        for component in &self.streams {
-            let name = &component.info().name;
-            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
-            let found = match context.cancel.or(component.inspect()).await? {
-                Ok(found) => found,
-                // It is loaded by its server: better told before anything is touched than when the other components are replaced.
-                Err(error) if component.info().kind == ComponentKind::Postgres => {
-                    let text = format!("`{name}` must run and answer to be restored; nothing was touched");
-                    return Err(Error::with_source(ErrorKind::Unavailable, text, error));
-                }
-                Err(error) => {
-                    lines.push(format!("`{name}` does not answer, so that its version is not compared"));
-                    context.warn(format!("`{name}` does not answer: {error}"));
-                    silent.insert(name.clone());
-                    continue;
-                }
-            };
-            if let Some(problem) = misfit(record, &found) {
-                let text = format!("component `{name}` does not fit the target: {problem}");
-                if !options.force {
-                    return Err(Error::new(ErrorKind::Incompatible, text));
-                }
-                lines.push(format!("{text}; going on, as was asked for"));
-            }
-        }
-        for record in records.iter().filter(|record| record.status == ComponentStatus::Partial) {
-            let text = format!(
-                "component `{}` does not fit the target: the snapshot lacks files that could not be read, and they would be deleted",
-                record.name
-            );
-            if !options.force {
-                return Err(Error::new(ErrorKind::Incompatible, text));
-            }
-            lines.push(format!("{text}; going on, as was asked for"));
-        }
-        let infos = self.streams.iter().map(|component| component.info()).chain(&self.folders);
-        let infos: Vec<ComponentInfo> = infos.cloned().collect();
-        self.safety = Safety::of(&*self.provider, &infos, &silent).await?;
-        for info in &self.folders {
-            let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
-            check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a target that says `found` cannot take `record`.
-fn misfit(record: &ComponentRecord, found: &Inspection) -> Option<String> {
-    if let (Some(then), Some(now)) = (&record.edition, &found.edition)
-        && then != now
-    {
-        return Some(format!("the snapshot is of edition {then}, the target of {now}"));
-    }
-    let (then, now) = (record.version.as_deref()?, found.version.as_deref()?);
-    (major(now)? < major(then)?)
-        .then(|| format!("the snapshot is of version {then}, the target of {now}, which is older"))
-}
-
-/// The number before the first dot.
-fn major(version: &str) -> Option<u64> {
-    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
 }
 
 /// Restores.
@@ -534,7 +475,11 @@ impl Run<'_> {
                 journal.note(JournalEntry::Replacing { component: name.clone() })?;
                 self.replacing.store(true, Ordering::Relaxed);
             }
-            let result = self.load(&**component, record(name)).await;
+            let mut result = self.load(&**component, record(name)).await;
+            if let (Ok(_), Some(_)) = (&result, into.migrate.as_ref().filter(|(graph, _)| graph == name)) {
+                let migrated = migrate::migrate(self.context, self.recorder, &**component).await;
+                result = result.and_then(|done| migrated.map(|()| done));
+            }
             if result.is_ok() {
                 self.replacing.store(false, Ordering::Relaxed);
                 journal.note(JournalEntry::Replaced { component: name.clone() })?;

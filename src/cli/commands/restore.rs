@@ -24,7 +24,6 @@ use crate::repository::snapshots::Snapshot;
 
 /// `restore`
 pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
-    args.legacy.check()?;
     check_names(session, &args)?;
     if !args.yes && !args.dry_run && !interactive() {
         return Err(Failure::usage("nobody can be asked whether to restore")
@@ -46,6 +45,7 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
         // One in a repository that is removed in a moment would save nothing.
         no_safety_snapshot: args.no_safety_snapshot || scratch.is_some(),
         force: args.force,
+        migrate_format: args.legacy.migrate_format,
         reset_deployment_id: args.legacy.reset_deployment_id,
         wait: args.wait,
     };

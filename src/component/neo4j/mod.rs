@@ -19,7 +19,7 @@ use self::bolt::{Bolt, BoltError};
 use super::graph::{self, Graph, NewDeploymentId, Root};
 use super::opaque::wanted;
 use super::stream::ExecDump;
-use super::{Component, ComponentError, DumpStream, LoadStream};
+use super::{Component, ComponentError, DumpStream, LoadStream, Migration};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::bespoke::info;
 use crate::provider::config::{ComponentConfig, EditionSetting};
@@ -32,6 +32,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a starting server is asked, and how long it may take to answer.
 const READY_PERIOD: Duration = Duration::from_millis(500);
 const READY_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a Community database is not migrated.
+const COMMUNITY_HAS_NO_BLOCK_FORMAT: &str = "it is Neo4j Community, which cannot open that format";
 
 /// What is sold as two products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +201,13 @@ impl Component for Neo4j {
                 }
                 Err(_) => tokio::time::sleep(READY_PERIOD).await,
             }
+        }
+    }
+
+    fn migration(&self) -> Result<&dyn Migration, &'static str> {
+        match self.edition {
+            Edition::Community => Err(COMMUNITY_HAS_NO_BLOCK_FORMAT),
+            Edition::Enterprise => Err("a configuration file names no command for it: make it a part of `load` there"),
         }
     }
 
