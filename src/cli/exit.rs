@@ -70,7 +70,7 @@ impl Exit {
                 "The command line or the configuration is wrong, or a confirmation is missing. Nothing was touched."
             }
             Self::Incomplete => {
-                "Done in part, and said which: a snapshot made with `--allow-partial` lacks a component, `replicate` left snapshots out, or flow runs could not be flushed."
+                "Done in part, and said which: a snapshot made with `--allow-partial` lacks a component, `replicate` left snapshots out, flow runs could not be flushed, or a restored deployment has no new id."
             }
             Self::Damage => "Damage was found, by `verify` or on the way.",
             Self::Objective => "An objective was missed: `status --rpo`.",

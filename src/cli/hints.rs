@@ -86,6 +86,11 @@ pub fn of(error: &Error) -> Option<String> {
         ("does not fit the target", "if you know better: --force"),
         ("could not be backed up, so nothing was touched", "if that may be lost: --no-safety-snapshot"),
         ("what is there is neither the old nor the new", "restore it again, or accept it: infrahub-backup resume"),
+        ("`--migrate-format` is not possible", "leave out --migrate-format"),
+        ("the migration of component", "see why: infrahub-backup report show latest; then restore it again"),
+        ("the deployment id was not reset", crate::ops::resume::ID_BY_HAND),
+        ("no bolt address of component", "name it: uri in [component.neo4j]; see docs/reference/configuration.md"),
+        ("the deployment id cannot be reset: `", "start it: docker compose up -d; or leave out --reset-deployment-id"),
         ("is not running as before", "start what it left stopped: infrahub-backup resume"),
         ("does not run as before", "start what it left stopped: infrahub-backup resume"),
         (

@@ -204,27 +204,15 @@ pub struct PredecessorRestore {
     /// Same as `--exclude task-manager-db`
     #[arg(long, hide = true)]
     pub exclude_taskmanager: bool,
-    /// Migrate the store format
-    #[arg(long, hide = true)]
+    /// Bring the store of the graph into the block format of Neo4j Enterprise
+    #[arg(long)]
     pub migrate_format: bool,
     /// Stay for this long at the beginning
     #[arg(long, hide = true, value_name = "TIME", value_parser = super::values::go_duration)]
     pub sleep: Option<Duration>,
-    /// Give the deployment a new id
-    #[arg(long, hide = true)]
+    /// Give the deployment a new id, that of the snapshot being in use elsewhere
+    #[arg(long)]
     pub reset_deployment_id: bool,
-}
-
-impl PredecessorRestore {
-    /// Refuses what is not built.
-    pub fn check(&self) -> Result<(), Failure> {
-        let asked =
-            [(self.migrate_format, "`--migrate-format`"), (self.reset_deployment_id, "`--reset-deployment-id`")];
-        match asked.iter().find(|(asked, _)| *asked) {
-            Some((_, flag)) => Err(Failure::not_built(flag)),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Refuses texts that name an archive where a snapshot of a repository is wanted.

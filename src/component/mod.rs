@@ -5,6 +5,7 @@
 
 pub mod artifact_store;
 pub mod files;
+pub mod graph;
 pub mod neo4j;
 pub mod opaque;
 mod open;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::graph::Graph;
 pub use self::open::{OpenComponents, open, open_components};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::DockerError;
@@ -81,6 +83,43 @@ pub trait Component: Send + Sync {
 
     /// Waits until it answers queries, or `timeout` passes.
     async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError>;
+
+    /// Refuses to be dumped, before anything is stopped for it, where that is not built.
+    fn check_dump(&self) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
+    /// Refuses to take a dump that is a `backup` of Neo4j Enterprise, or not, where loading one is not built.
+    fn check_load(&self, _backup: bool) -> Result<(), ComponentError> {
+        Ok(())
+    }
+
+    /// Whether it takes dumps of this edition, although it is of another.
+    fn takes_edition(&self, _edition: &str) -> bool {
+        false
+    }
+
+    /// What brings its store into the block format of Neo4j Enterprise, or why there is nothing that does.
+    fn migration(&self) -> Result<&dyn Migration, &'static str> {
+        Err("it is no Neo4j database")
+    }
+
+    /// It as a graph that can be asked and told more; `None` if it is none, or no way to it is known.
+    fn graph(&self) -> Option<&dyn Graph> {
+        None
+    }
+}
+
+/// Brings a store that was loaded into another format, before its server starts.
+#[async_trait]
+pub trait Migration: Send + Sync {
+    /// Into the block format; gives the last lines of what was said. Anything but exit 0 is an error, and then what is there may
+    /// be of neither format.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be started, or does not end with 0.
+    async fn to_block(&self) -> Result<Vec<String>, ComponentError>;
 }
 
 /// Why a component could not be dumped, loaded or asked.
@@ -92,7 +131,7 @@ pub enum ComponentError {
     Exec {
         /// The component.
         component: String,
-        /// `dump` or `load`.
+        /// `dump`, `load` or `migration`.
         action: &'static str,
         /// How it ended.
         #[source]

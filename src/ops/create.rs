@@ -529,6 +529,7 @@ impl<'a> Run<'a> {
         let wanted = |name: &str| self.plan.wants(name);
         let opening = component::open(reach, entropy, &wanted);
         let OpenComponents { streams, folders } = self.context.cancel.or(opening).await??;
+        streams.iter().try_for_each(|component| component.check_dump())?;
         Ok(Opened { streams, folders })
     }
 

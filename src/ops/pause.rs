@@ -143,12 +143,37 @@ impl Paused {
     /// Starts everything again and waits until it serves: each behind those that it needs, side by side otherwise. Goes on
     /// when one does not start, and tells the first that did not. One that is not there any more is told and let go.
     pub async fn start(&mut self, context: &Context, recorder: &Recorder, journal: &mut Journal) -> Result<(), Error> {
+        self.start_those(context, recorder, journal, &|_| true).await
+    }
+
+    /// The same for `services` and those that they need alone: the others stay stopped.
+    pub async fn start_first(
+        &mut self,
+        context: &Context,
+        recorder: &Recorder,
+        journal: &mut Journal,
+        services: &[String],
+    ) -> Result<(), Error> {
+        let wanted = with_needed(&*self.provider, services);
+        self.start_those(context, recorder, journal, &|service| wanted.contains(service)).await
+    }
+
+    async fn start_those(
+        &mut self,
+        context: &Context,
+        recorder: &Recorder,
+        journal: &mut Journal,
+        wanted: &(dyn Fn(&String) -> bool + Sync),
+    ) -> Result<(), Error> {
         let provider = Arc::clone(&self.provider);
         let mut starting = FuturesUnordered::new();
         let mut failed = None;
         loop {
-            while let Some(at) = next_to_start(&*provider, &self.stopped, &self.starting) {
-                let service = self.stopped.remove(at);
+            loop {
+                let left: Vec<String> = self.stopped.iter().filter(|name| wanted(name)).cloned().collect();
+                let Some(at) = next_to_start(&*provider, &left, &self.starting) else { break };
+                let service = left[at].clone();
+                self.stopped.retain(|name| *name != service);
                 // A journal that cannot be written (a full disk) must not keep a service down.
                 if let Err(error) = journal.note(JournalEntry::Starting { service: service.clone() }) {
                     context.warn(Error::from(error).chain().join(": "));
@@ -205,6 +230,18 @@ fn next_to_stop(provider: &dyn Provider, left: &[String], going_down: &[String])
     };
     let next = left.iter().rposition(|name| !needed(name));
     next.or_else(|| left.len().checked_sub(1).filter(|_| going_down.is_empty()))
+}
+
+/// These services and all that they need.
+fn with_needed(provider: &dyn Provider, services: &[String]) -> Vec<String> {
+    let mut wanted = services.to_vec();
+    let mut at = 0;
+    while let Some(service) = wanted.get(at) {
+        let needed = provider.after(service);
+        wanted.extend(needed.into_iter().filter(|name| !wanted.contains(name)).collect::<Vec<_>>());
+        at += 1;
+    }
+    wanted
 }
 
 /// The first of `left` that needs none of the others, nor one that is still starting; of a circle the first.
@@ -335,6 +372,15 @@ mod tests {
         assert_eq!(next(&["server", "manager"], &["database", "cache"]), None);
         assert_eq!(next(&["server"], &["manager"]), None);
         assert_eq!(next(&["server"], &[]), Some(0));
+    }
+
+    #[test]
+    fn what_is_needed_by_what_is_needed_comes_along() {
+        let mut needed = with_needed(&provider(), &names(&["server"]));
+        needed.sort();
+        assert_eq!(needed, ["cache", "database", "manager", "server"]);
+        assert_eq!(with_needed(&provider(), &names(&["database"])), ["database"]);
+        assert_eq!(with_needed(&provider(), &names(&["left"])), ["left", "right"]);
     }
 
     #[test]

@@ -6,38 +6,46 @@
 //! Order: lock, finish what a killed run left, check, plan | safety snapshot, journal, stop, folders, databases, start, wait,
 //! compare counts, report. Whatever fails, what ran before is started again.
 
-mod counts;
+mod compare;
+mod deployment_id;
+mod fit;
+mod migrate;
+mod to_folder;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use self::counts::differences;
+use self::deployment_id::only_graph;
+pub use self::deployment_id::{ResetId, told};
+use self::to_folder::{file_name, free_folder};
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::safety::Safety;
 use super::source_check::check_record;
-use super::start::READY_TIMEOUT;
 use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
 use crate::component::artifact_store::restore::Overwrite;
 use crate::component::{self, Component};
-use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
-use crate::env::random_bytes;
+use crate::deployment::{ComponentInfo, ComponentKind};
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout};
+use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::format::report::Outcome;
-use crate::id::{ObjectId, SnapshotId, hex_of};
-use crate::provider::{Provider, Reach, ServiceState};
+use crate::id::{ObjectId, SnapshotId};
+use crate::provider::{Provider, Reach};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
+
+/// Flags, for errors.
+const RESET: &str = "--reset-deployment-id";
+const MIGRATE: &str = "--migrate-format";
 
 /// Where to restore to.
 #[derive(Clone)]
@@ -61,6 +69,10 @@ pub struct RestoreOptions {
     pub no_safety_snapshot: bool,
     /// Go on although version or edition do not fit.
     pub force: bool,
+    /// Give the deployment a new id: that of the snapshot may still be in use elsewhere.
+    pub reset_deployment_id: bool,
+    /// Bring the store of the graph into the block format of Neo4j Enterprise.
+    pub migrate_format: bool,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
 }
@@ -86,6 +98,10 @@ struct IntoDeployment {
     folders: Vec<ComponentInfo>,
     stops: Vec<String>,
     safety: Safety,
+    /// The component that holds the deployment's id, where that will be reset, and how the plan tells it.
+    reset_id: Option<(String, String)>,
+    /// The same where its store will be migrated.
+    migrate: Option<(String, String)>,
     lock: DeploymentLock,
 }
 
@@ -111,6 +127,8 @@ pub struct Restored {
     pub report: Option<ObjectId>,
     /// Each component.
     pub components: Vec<RestoredComponent>,
+    /// The id that the deployment had and has, where it was given a new one.
+    pub deployment_id: Option<ResetId>,
     /// The snapshot that was made of the target before.
     pub safety_snapshot: Option<SnapshotId>,
 }
@@ -137,6 +155,15 @@ pub async fn plan(
 ) -> Result<RestorePlan, Error> {
     repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
     let records = chosen(&snapshot, &options)?;
+    for (_, flag) in
+        [(options.reset_deployment_id, RESET), (options.migrate_format, MIGRATE)].iter().filter(|(on, _)| *on)
+    {
+        only_graph(&records, flag)?;
+        if matches!(target, Target::Folder(_)) {
+            let text = format!("`{flag}` changes a deployment, and files are written");
+            return Err(Error::new(ErrorKind::Usage, text));
+        }
+    }
     let mut into = match target {
         Target::Folder(folder) => Into::Folder(free_folder(&folder, &records)?),
         Target::Deployment(reach) => {
@@ -180,45 +207,6 @@ fn chosen(snapshot: &Snapshot, options: &RestoreOptions) -> Result<Vec<Component
     names.into_iter().map(|name| dump::find(snapshot, name).cloned()).collect()
 }
 
-/// Name of a component below the folder of `--to-files`.
-fn file_name(record: &ComponentRecord) -> String {
-    match record.layout {
-        Layout::Tree => record.name.clone(),
-        Layout::Plain | Layout::Neo4jDump { .. } => format!("{}.dump", record.name),
-    }
-}
-
-/// Refuses to overwrite anything, and to fill the disk.
-fn free_folder(folder: &Path, records: &[ComponentRecord]) -> Result<PathBuf, Error> {
-    for record in records {
-        // Component names come from a manifest, which other machines write.
-        if record.name.contains(['/', '\0']) || record.name.starts_with('.') || record.name.is_empty() {
-            let text = format!("component name `{}` cannot be a file name", record.name.escape_debug());
-            return Err(Error::new(ErrorKind::Incompatible, text));
-        }
-        let path = folder.join(file_name(record));
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::new(ErrorKind::Usage, format!("`{}` is already there", path.display())));
-        }
-    }
-    let needed = records.iter().map(|record| record.sizes.logical_bytes).sum();
-    check_space(folder, needed)?;
-    Ok(folder.to_owned())
-}
-
-/// Refuses if the file system of `path`, or of the nearest folder above that exists, has less than `needed` bytes free.
-fn check_space(path: &Path, needed: u64) -> Result<(), Error> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Some(there) = absolute.ancestors().find(|path| path.is_dir()) else { return Ok(()) };
-    let Ok(stat) = rustix::fs::statvfs(there) else { return Ok(()) };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= needed {
-        return Ok(());
-    }
-    let text = format!("`{}` has {free} bytes free, {needed} are needed", there.display());
-    Err(Error::new(ErrorKind::Unavailable, text))
-}
-
 impl IntoDeployment {
     async fn open(
         context: &Context,
@@ -249,7 +237,24 @@ impl IntoDeployment {
         let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
         let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
         let (streams, folders, safety) = (opened.streams, opened.folders, Safety::default());
-        Ok(Self { reach, provider, streams, folders, stops, safety, lock })
+        let mut into = Self { reach, provider, streams, folders, stops, safety, reset_id: None, migrate: None, lock };
+        into.check_loads(records, options)?;
+        if options.reset_deployment_id {
+            let graph = only_graph(records, RESET)?;
+            let line = deployment_id::check(&*into.provider, into.stream(graph)).await?;
+            into.reset_id = Some((graph.to_owned(), line));
+        }
+        if options.migrate_format {
+            let graph = only_graph(records, MIGRATE)?;
+            into.migrate = Some((graph.to_owned(), migrate::check(into.stream(graph))?));
+        }
+        Ok(into)
+    }
+
+    /// An opened component whose content is a stream.
+    fn stream(&self, name: &str) -> &dyn Component {
+        let found = self.streams.iter().find(|component| component.info().name == name);
+        &**found.expect("opened for a record")
     }
 
     fn lines(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Vec<String> {
@@ -266,84 +271,12 @@ impl IntoDeployment {
         for record in records {
             lines.push(format!("DESTROY what is in `{}` now and put the snapshot's in its place", record.name));
         }
+        lines.extend(self.migrate.iter().chain(&self.reset_id).map(|(_, line)| line.clone()));
         if !self.stops.is_empty() {
             lines.push("start again what ran before, wait until it serves, compare counts".to_owned());
         }
         lines
     }
-
-    /// Version and edition of the running target must be able to take what the snapshot holds. What does not answer is not backed
-    /// up before.
-    async fn check_versions(
-        &mut self,
-        context: &Context,
-        records: &[ComponentRecord],
-        options: &RestoreOptions,
-        lines: &mut Vec<String>,
-    ) -> Result<(), Error> {
-        let mut silent = BTreeSet::new();
-        for component in &self.streams {
-            let name = &component.info().name;
-            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
-            let found = match context.cancel.or(component.inspect()).await? {
-                Ok(found) => found,
-                // It is loaded by its server: better told before anything is touched than when the other components are replaced.
-                Err(error) if component.info().kind == ComponentKind::Postgres => {
-                    let text = format!("`{name}` must run and answer to be restored; nothing was touched");
-                    return Err(Error::with_source(ErrorKind::Unavailable, text, error));
-                }
-                Err(error) => {
-                    lines.push(format!("`{name}` does not answer, so that its version is not compared"));
-                    context.warn(format!("`{name}` does not answer: {error}"));
-                    silent.insert(name.clone());
-                    continue;
-                }
-            };
-            if let Some(problem) = misfit(record, &found) {
-                let text = format!("component `{name}` does not fit the target: {problem}");
-                if !options.force {
-                    return Err(Error::new(ErrorKind::Incompatible, text));
-                }
-                lines.push(format!("{text}; going on, as was asked for"));
-            }
-        }
-        for record in records.iter().filter(|record| record.status == ComponentStatus::Partial) {
-            let text = format!(
-                "component `{}` does not fit the target: the snapshot lacks files that could not be read, and they would be deleted",
-                record.name
-            );
-            if !options.force {
-                return Err(Error::new(ErrorKind::Incompatible, text));
-            }
-            lines.push(format!("{text}; going on, as was asked for"));
-        }
-        let infos = self.streams.iter().map(|component| component.info()).chain(&self.folders);
-        let infos: Vec<ComponentInfo> = infos.cloned().collect();
-        self.safety = Safety::of(&*self.provider, &infos, &silent).await?;
-        for info in &self.folders {
-            let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
-            check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a target that says `found` cannot take `record`.
-fn misfit(record: &ComponentRecord, found: &Inspection) -> Option<String> {
-    if let (Some(then), Some(now)) = (&record.edition, &found.edition)
-        && then != now
-    {
-        return Some(format!("the snapshot is of edition {then}, the target of {now}"));
-    }
-    let (then, now) = (record.version.as_deref()?, found.version.as_deref()?);
-    (major(now)? < major(then)?)
-        .then(|| format!("the snapshot is of version {then}, the target of {now}, which is older"))
-}
-
-/// The number before the first dot.
-fn major(version: &str) -> Option<u64> {
-    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
 }
 
 /// Restores.
@@ -364,11 +297,11 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
     let run = Run { context, reader, recorder: &recorder, replacing: false.into() };
     let result = match into {
-        Into::Folder(folder) => run.to_folder(&folder, &records).await,
+        Into::Folder(folder) => run.to_folder(&folder, &records).await.map(|components| (components, None)),
         Into::Deployment(into) => run.to_deployment(*into, &records).await,
     };
     let outcome = match &result {
-        Ok(components) if components.iter().any(|component| component.counts_match == Some(false)) => {
+        Ok((components, _)) if components.iter().any(|component| component.counts_match == Some(false)) => {
             Outcome::Incomplete
         }
         Ok(_) => Outcome::Done,
@@ -376,7 +309,8 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     };
     // A read-only repository is restored from all the same.
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
-    Ok(Restored { report, components: result?, safety_snapshot })
+    let (components, deployment_id) = result?;
+    Ok(Restored { report, components, deployment_id, safety_snapshot })
 }
 
 /// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
@@ -406,66 +340,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_folder(&self, folder: &Path, records: &[ComponentRecord]) -> Result<Vec<RestoredComponent>, Error> {
-        let io = |path: &Path, error| {
-            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", path.display()), error)
-        };
-        let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await;
-        made.map_err(|error| io(folder, error))?;
-        let mut restored = Vec::new();
-        for record in records {
-            let path = folder.join(file_name(record));
-            let step = self.recorder.begin(self.context, "write", &record.name);
-            let result = match record.layout {
-                Layout::Tree => self.tree(record, &path, Overwrite::Refuse).await,
-                Layout::Plain | Layout::Neo4jDump { .. } => self.file(record, &path).await,
-            };
-            restored.push(self.recorder.end_with(self.context, step, result, facts)?);
-        }
-        Ok(restored)
-    }
-
-    /// Writes a dump beside its name, and gives it its name when it is whole and durable.
-    async fn file(&self, record: &ComponentRecord, path: &Path) -> Result<RestoredComponent, Error> {
-        use tokio::io::AsyncWriteExt as _;
-        let tag = hex_of(&random_bytes::<4>(self.context.entropy()));
-        let part = path.with_extension(format!("dump.{tag}.part"));
-        let io = |error| {
-            Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be written", part.display()), error)
-        };
-        let mut output = Output::open(&self.reader, record)?;
-        // A dump in clear is nobody else's business; and nothing that lies there under this name is followed.
-        let mut file =
-            tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).await.map_err(io)?;
-        let written = async {
-            let mut bytes = 0;
-            while let Some(piece) = self.context.cancel.or(output.next()).await?? {
-                file.write_all(&piece).await.map_err(io)?;
-                bytes += piece.len() as u64;
-                self.progress(record, bytes);
-            }
-            file.sync_all().await.map_err(io)?;
-            tokio::fs::rename(&part, path).await.map_err(io)?;
-            if let Some(folder) = path.parent() {
-                tokio::fs::File::open(folder).await.map_err(io)?.sync_all().await.map_err(io)?;
-            }
-            Ok::<u64, Error>(bytes)
-        };
-        let result = written.await;
-        self.context.events.progress_done("restore", &record.name);
-        if result.is_err() {
-            // The error is about the file; that its rest cannot be removed adds nothing.
-            let _ = tokio::fs::remove_file(&part).await;
-        }
-        Ok(RestoredComponent {
-            name: record.name.clone(),
-            bytes: result?,
-            files: None,
-            counts_match: None,
-            notes: vec![],
-        })
-    }
-
     fn progress(&self, record: &ComponentRecord, done_bytes: u64) {
         let (target, total_bytes) = (record.name.clone(), Some(record.sizes.logical_bytes));
         self.context.events.progress(&Progress { action: "restore", target, done_bytes, total_bytes });
@@ -496,15 +370,20 @@ impl Run<'_> {
         &self,
         into: IntoDeployment,
         records: &[ComponentRecord],
-    ) -> Result<Vec<RestoredComponent>, Error> {
+    ) -> Result<(Vec<RestoredComponent>, Option<ResetId>), Error> {
         let deployment = into.provider.deployment().name.clone();
         let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
         let mut paused = Paused::for_load(Arc::clone(&into.provider));
         let mut done = Vec::new();
         let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;
+        let reset = without_panic(self.reset_id(&into, &mut paused, &mut journal, &done)).await;
         let started = paused.start(self.context, self.recorder, &mut journal).await;
         let not_running = !paused.all_run();
         let result = first_error(self.context, loaded, started);
+        let (result, reset_id) = match (result, reset) {
+            (result, Ok(reset_id)) => (result, reset_id),
+            (result, Err(error)) => (first_error(self.context, result, Err(error)), None),
+        };
         if let Err(error) = result {
             if not_running {
                 return Err(left_open(&deployment, error));
@@ -517,13 +396,29 @@ impl Run<'_> {
             let names: Vec<&str> = done.iter().map(|component: &RestoredComponent| component.name.as_str()).collect();
             let told = match names[..] {
                 [] => "no component was replaced as a whole".to_owned(),
+                _ if names.len() == records.len() => format!("replaced: {}, which is all", names.join(", ")),
                 _ => format!("replaced: {}; the others were not, or only in part", names.join(", ")),
             };
             return Err(error.context(format!("the restore into `{deployment}` did not end well; {told}")));
         }
         journal.close()?;
         self.compare(&into, records, &mut done).await?;
-        Ok(done)
+        Ok((done, reset_id))
+    }
+
+    /// Gives the deployment a new id if that was asked for and its graph was replaced, whatever became of other components.
+    async fn reset_id(
+        &self,
+        into: &IntoDeployment,
+        paused: &mut Paused,
+        journal: &mut Journal,
+        done: &[RestoredComponent],
+    ) -> Result<Option<ResetId>, Error> {
+        let Some((graph, _)) = &into.reset_id else { return Ok(None) };
+        if !done.iter().any(|restored| restored.name == *graph) {
+            return Ok(None);
+        }
+        deployment_id::reset(self.context, self.recorder, journal, paused, into.stream(graph)).await.map(Some)
     }
 
     async fn load_all(
@@ -548,6 +443,9 @@ impl Run<'_> {
         }
         if into.streams.is_empty() {
             return Ok(());
+        }
+        if let Some((component, _)) = &into.reset_id {
+            journal.note(JournalEntry::ToResetId { component: component.clone() })?;
         }
         journal.note(JournalEntry::ToClear { services: into.stops.clone() })?;
         let before = done.len();
@@ -577,7 +475,11 @@ impl Run<'_> {
                 journal.note(JournalEntry::Replacing { component: name.clone() })?;
                 self.replacing.store(true, Ordering::Relaxed);
             }
-            let result = self.load(&**component, record(name)).await;
+            let mut result = self.load(&**component, record(name)).await;
+            if let (Ok(_), Some(_)) = (&result, into.migrate.as_ref().filter(|(graph, _)| graph == name)) {
+                let migrated = migrate::migrate(self.context, self.recorder, &**component).await;
+                result = result.and_then(|done| migrated.map(|()| done));
+            }
             if result.is_ok() {
                 self.replacing.store(false, Ordering::Relaxed);
                 journal.note(JournalEntry::Replaced { component: name.clone() })?;
@@ -624,57 +526,6 @@ impl Run<'_> {
             }
         }
     }
-
-    /// Waits until the databases answer, and compares what they count with what was counted then.
-    async fn compare(
-        &self,
-        into: &IntoDeployment,
-        records: &[ComponentRecord],
-        done: &mut [RestoredComponent],
-    ) -> Result<(), Error> {
-        for component in &into.streams {
-            let name = &component.info().name;
-            let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
-            let restored = done.iter_mut().find(|restored| restored.name == *name).expect("restored above");
-            let info = component.info();
-            if !runs(&*into.provider, info.asked_of(&info.stopped_for_load)).await? {
-                restored.notes.push("its server did not run before and was left so: nothing was counted".to_owned());
-                continue;
-            }
-            let step = self.recorder.begin(self.context, "compare", name);
-            let result = async {
-                self.context.cancel.or(component.wait_ready(READY_TIMEOUT)).await??;
-                Ok(self.context.cancel.or(component.inspect()).await??)
-            };
-            let result: Result<Inspection, Error> = result.await;
-            let found = match self.recorder.end_with(self.context, step, result, |found| StepFacts {
-                numbers: found.counts.clone(),
-                ..StepFacts::default()
-            }) {
-                Ok(found) => found,
-                Err(error) => return Err(error.context(format!("`{name}` was restored but does not answer"))),
-            };
-            if record.counts.is_empty() || found.counts.is_empty() {
-                continue;
-            }
-            let differences = differences(&record.counts, &found.counts);
-            // Counted while it was written to, then dumped: the counts are near the dump's, not its own.
-            let exact = record.consistency == Consistency::Quiesced;
-            restored.counts_match = (exact || differences.is_empty()).then_some(differences.is_empty());
-            restored.notes.extend(differences);
-        }
-        Ok(())
-    }
-}
-
-/// Whether all of `services` run.
-async fn runs(provider: &dyn Provider, services: &[String]) -> Result<bool, Error> {
-    for service in services {
-        if provider.state(service).await? == ServiceState::Stopped {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn facts(restored: &RestoredComponent) -> StepFacts {

@@ -18,6 +18,9 @@ use crate::provider::{Provider, ProviderError, Reach};
 use crate::repository::executor::run_blocking;
 use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 
+/// How a deployment gets a new id without a restore.
+pub const ID_BY_HAND: &str = "by hand, in cypher-shell: `MATCH (root:Root) SET root.uuid = randomUUID()`; then restart what reads it: docker compose restart infrahub-server task-worker";
+
 /// A journal that was finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumed {
@@ -76,6 +79,11 @@ pub async fn finish_open(
             return Err(Error::new(ErrorKind::Incomplete, text));
         }
         context.warn(text);
+    }
+    if let Some(component) = left.id_not_reset() {
+        context.warn(format!(
+            "`{component}` was restored, and the deployment id was not reset: it is that of the snapshot; {ID_BY_HAND}"
+        ));
     }
     journal.close()?;
     Ok(Some(Resumed { deployment: left.deployment, operation: left.operation, started, gone }))

@@ -74,6 +74,13 @@ pub enum JournalEntry {
     },
     /// That was done.
     Cleared,
+    /// The deployment shall have a new id, once the content of this component has been replaced.
+    ToResetId {
+        /// The component.
+        component: String,
+    },
+    /// It has one.
+    IdReset,
     /// The operation came to a part of its own.
     Phase {
         /// The part.
@@ -146,6 +153,8 @@ impl OpenJournal {
                 | JournalEntry::Replaced { .. }
                 | JournalEntry::ToClear { .. }
                 | JournalEntry::Cleared
+                | JournalEntry::ToResetId { .. }
+                | JournalEntry::IdReset
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -180,6 +189,18 @@ impl OpenJournal {
         named.filter(|_| replaced && !cleared).unwrap_or_default()
     }
 
+    /// The component that was replaced and holds the id of its snapshot, although the deployment was to get a new one.
+    pub fn id_not_reset(&self) -> Option<&str> {
+        let wanted = self.entries.iter().find_map(|entry| match entry {
+            JournalEntry::ToResetId { component } => Some(component),
+            _ => None,
+        })?;
+        let replaced =
+            |entry: &JournalEntry| matches!(entry, JournalEntry::Replaced { component } if component == wanted);
+        let reset = self.entries.contains(&JournalEntry::IdReset);
+        (!reset && self.entries.iter().any(replaced)).then_some(wanted)
+    }
+
     /// Components whose replacing began and did not end.
     pub fn half_replaced(&self) -> BTreeSet<&str> {
         let mut half = BTreeSet::new();
@@ -199,6 +220,8 @@ impl OpenJournal {
                 | JournalEntry::Gone { .. }
                 | JournalEntry::ToClear { .. }
                 | JournalEntry::Cleared
+                | JournalEntry::ToResetId { .. }
+                | JournalEntry::IdReset
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -386,6 +409,8 @@ fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
             | JournalEntry::Replaced { .. }
             | JournalEntry::ToClear { .. }
             | JournalEntry::Cleared
+            | JournalEntry::ToResetId { .. }
+            | JournalEntry::IdReset
             | JournalEntry::Phase { .. } => {}
         }
     }
@@ -494,6 +519,20 @@ mod tests {
         assert!(left(&[to_clear()]).is_empty());
         assert_eq!(left(&[to_clear(), replaced()]), ["queue"]);
         assert!(left(&[to_clear(), replaced(), JournalEntry::Cleared]).is_empty());
+    }
+
+    #[test]
+    fn an_id_is_left_to_reset_from_when_its_component_was_replaced_until_that_was_done() {
+        let to_reset = || JournalEntry::ToResetId { component: "database".to_owned() };
+        let replaced = |component: &str| JournalEntry::Replaced { component: component.to_owned() };
+        let left = |entries: &[JournalEntry]| {
+            let (_folder, state) = killed(entries);
+            state.open_journal("d").unwrap().unwrap().id_not_reset().map(str::to_owned)
+        };
+        assert_eq!(left(&[to_reset(), replaced("other")]), None);
+        assert_eq!(left(&[to_reset(), replaced("database")]).as_deref(), Some("database"));
+        assert_eq!(left(&[to_reset(), replaced("database"), JournalEntry::IdReset]), None);
+        assert_eq!(left(&[replaced("database")]), None);
     }
 
     #[test]

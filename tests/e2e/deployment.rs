@@ -278,6 +278,17 @@ path = "{folder}/artifacts"
         })
     }
 
+    /// The last line of what a statement gives.
+    #[track_caller]
+    pub fn cypher(&self, statement: &str) -> String {
+        let mut shell = Command::new(&self.environment["NEO4J_CYPHER_SHELL"]);
+        shell.env("NEO4J_USERNAME", USER).env("NEO4J_PASSWORD", NEO4J_PASSWORD).env("HOME", &self.folder);
+        shell.args(["--format", "plain", "-a", &self.environment["NEO4J_URI"], statement]);
+        let output = shell.stderr(Stdio::inherit()).output().expect("cypher-shell starts");
+        assert!(output.status.success(), "{statement}");
+        String::from_utf8_lossy(&output.stdout).lines().next_back().unwrap_or_default().to_owned()
+    }
+
     /// Everything that a restore must bring back.
     pub fn content(&self) -> Content {
         let mut databases = self.seed("postgres", &["checksum"]);

@@ -121,6 +121,46 @@ fn everything_comes_back() {
     sandbox.assert_clean();
 }
 
+#[test]
+fn a_deployment_id_is_reset_by_bolt_before_the_application_starts() {
+    let Some(real) = Deployment::take("a new deployment id by bolt") else { return };
+    let sandbox = real.sandbox();
+    let counts = || {
+        let sums = real.seed("neo4j", &["checksum"]);
+        (sums["NEO4J_NODES"].clone(), sums["NEO4J_RELATIONSHIPS"].clone())
+    };
+    let before = counts();
+    real.cypher("MATCH (root:Root) SET root.uuid = 'old-id'");
+    sandbox.run(["create", "--init", "--component", "database"]).ok();
+    let id = sandbox.snapshots().remove(0);
+    real.cypher("MATCH (root:Root) SET root.uuid = 'another'");
+    let restore = ["restore", &id, "--yes", "--no-safety-snapshot", "--reset-deployment-id", "--json"];
+    let restored = sandbox.run(restore).ok().json();
+    assert_eq!(restored["deployment_id"]["old"], "old-id");
+    let new = restored["deployment_id"]["new"].as_str().expect("an id");
+    assert_eq!(real.cypher("MATCH (root:Root) RETURN root.uuid"), format!("\"{new}\""));
+    let report = reports(&sandbox).pop().expect("a report");
+    let time = |action: &str, target: &str, name: &str| {
+        step(&report, action, target)[name].as_str().expect("a time").parse::<jiff::Timestamp>().expect("a time")
+    };
+    let (begin, end) = ("start", "end");
+    assert!(time("start", "database", end) <= time("reset-deployment-id", "database", begin));
+    assert!(time("reset-deployment-id", "database", end) <= time("start", "infrahub-server", begin));
+    real.assert_running();
+    assert_eq!(counts(), before);
+
+    // Without an address there is nothing to ask: told before anything is touched.
+    let config = std::fs::read_to_string(sandbox.path("infrahub-backup.toml")).expect("a configuration");
+    let (head, rest) = config.split_once("[component.neo4j]").expect("the section");
+    let (_, rest) = rest.split_once("\n\n").expect("the next component");
+    let head = head.replace("kind = \"neo4j\"\n", "kind = \"neo4j\"\nedition = \"community\"\n");
+    sandbox.write("infrahub-backup.toml", format!("{head}\n{rest}"));
+    let refused = sandbox.run(restore).with_code(2);
+    refused.says(&["no bolt address of component `database` is known", "nothing was touched", "[component.neo4j]"]);
+    real.assert_running();
+    assert_eq!(real.cypher("MATCH (root:Root) RETURN root.uuid"), format!("\"{new}\""));
+}
+
 /// Rows of all tables, as an inspection counted them.
 fn number_of_rows(step: &Value) -> u64 {
     let numbers = step["numbers"].as_object().expect("numbers");

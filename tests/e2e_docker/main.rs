@@ -4,6 +4,8 @@
 //! did not test.
 
 mod cut;
+mod deployment_id;
+mod edition;
 mod flush;
 mod mishaps;
 mod project;
@@ -154,7 +156,7 @@ fn a_restore_killed_during_the_load_is_accepted_by_resume_and_done_again() {
 fn of_two_projects_the_right_one_is_touched() {
     let Some(real) = Project::take("two Compose projects side by side") else { return };
     // A policy that would start the database again while it is dumped.
-    let second = Project::up("two", "always").expect("the first is up");
+    let second = Project::up("two", "always", "community").expect("the first is up");
     let sandbox = real.sandbox_without_name();
     let listed = sandbox.run(["environment", "list"]).ok().text();
     assert!(listed.contains(&format!("  {}\n", real.name())) && listed.contains(&format!("  {}\n", second.name())));

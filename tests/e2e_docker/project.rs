@@ -39,20 +39,20 @@ fn parts() -> Option<PathBuf> {
 impl Project {
     /// The shared project, for one test at a time, running and filled; `None` if there are no real parts to test with.
     pub fn take(untested: &str) -> Option<MutexGuard<'static, Self>> {
-        let shared = SHARED.get_or_init(|| Some(Mutex::new(Self::up("one", "no")?)));
+        let shared = SHARED.get_or_init(|| Some(Mutex::new(Self::up("one", "no", "community")?)));
         let Some(shared) = shared else {
             eprintln!("not tested, since INFRAHUB_TEST_PARTS does not name the scripts of real parts: {untested}");
             return None;
         };
         // A test that failed says nothing about the next one.
         let project = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        project.bring_up("no");
+        project.bring_up("no", "community");
         project.fill();
         Some(project)
     }
 
-    /// Another project, whose database has this restart policy.
-    pub fn up(name: &str, restart: &str) -> Option<Self> {
+    /// Another project, whose database has this restart policy and says that it is of this edition.
+    pub fn up(name: &str, restart: &str, edition: &str) -> Option<Self> {
         let parts = parts()?;
         let folder = tempfile::Builder::new().prefix("ibk-docker-").tempdir().expect("a folder").keep();
         // The name of the folder is that of the project.
@@ -66,13 +66,13 @@ impl Project {
             .spawn()
             .expect("sh starts");
         let mut project = Self { folder, environment: BTreeMap::new(), janitor };
-        project.environment = project.bring_up(restart);
+        project.environment = project.bring_up(restart, edition);
         Some(project)
     }
 
-    fn bring_up(&self, restart: &str) -> BTreeMap<String, String> {
+    fn bring_up(&self, restart: &str, edition: &str) -> BTreeMap<String, String> {
         let mut script = Command::new(parts().expect("it was up").join("docker.sh"));
-        script.arg("up").arg(&self.folder).env("RESTART", restart);
+        script.arg("up").arg(&self.folder).env("RESTART", restart).env("EDITION", edition);
         script.env("NEO4J_PASSWORD", NEO4J_PASSWORD).env("POSTGRES_PASSWORD", POSTGRES_PASSWORD);
         let output = script.stderr(Stdio::inherit()).output().expect("the script starts");
         assert!(output.status.success(), "{script:?}");
@@ -155,7 +155,7 @@ impl Project {
     }
 
     /// Puts known content into everything.
-    fn fill(&self) {
+    pub fn fill(&self) {
         self.cypher("MATCH (n) DETACH DELETE n");
         self.cypher("UNWIND range(1, 3000) AS i CREATE (:Item {value: i})-[:OF {since: i}]->(:Kind {name: 'k' + i})");
         self.sql("DROP TABLE IF EXISTS flow; CREATE TABLE flow (id int PRIMARY KEY, text text)");

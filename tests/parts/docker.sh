@@ -9,7 +9,7 @@
 # not meet an engine of the machine. It needs root, or sudo. Projects share engine and images.
 #
 # Variables of `up`: NEO4J_PASSWORD, POSTGRES_PASSWORD (default tests-only); RESTART, the restart policy of the database
-# (default no).
+# (default no); EDITION=enterprise for a database that passes for that edition (docker/stand-in).
 set -euo pipefail
 # shellcheck source=tests/parts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -185,7 +185,9 @@ project() { basename -- "$1"; }
 compose() {
     local dir=$1
     shift
-    docker compose --project-name "$(project "$dir")" --file "$here/docker/compose.yml" --env-file "$dir/variables" "$@"
+    local files=(--file "$here/docker/compose.yml")
+    if grep -qx "EDITION='enterprise'" "$dir/variables"; then files+=(--file "$here/docker/compose.stand-in.yml"); fi
+    docker compose --project-name "$(project "$dir")" "${files[@]}" --env-file "$dir/variables" "$@"
 }
 running() {
     engine_runs && [ -n "$(docker ps -q --filter "label=com.docker.compose.project=$(project "$1")" \
@@ -203,6 +205,7 @@ NEO4J_PASSWORD='$neo4j'
 POSTGRES_PASSWORD='$postgres'
 POSTGRES_PASSWORD_ENCODED='$(encoded "$postgres")'
 RESTART='${RESTART:-no}'
+EDITION='${EDITION:-community}'
 VARIABLES
 }
 

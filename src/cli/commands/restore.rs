@@ -18,13 +18,12 @@ use crate::cli::settings::Location;
 use crate::cli::target;
 use crate::error::ErrorKind;
 use crate::ops::create::CreateOptions;
-use crate::ops::restore::{RestoreOptions, RestorePlan, Restored, RestoredComponent, Target, execute, plan};
+use crate::ops::restore::{RestoreOptions, RestorePlan, Restored, RestoredComponent, Target, execute, plan, told};
 use crate::repository::Repository;
 use crate::repository::snapshots::Snapshot;
 
 /// `restore`
 pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
-    args.legacy.check()?;
     check_names(session, &args)?;
     if !args.yes && !args.dry_run && !interactive() {
         return Err(Failure::usage("nobody can be asked whether to restore")
@@ -46,6 +45,8 @@ pub async fn run(session: &Session, args: Restore) -> Result<Exit, Failure> {
         // One in a repository that is removed in a moment would save nothing.
         no_safety_snapshot: args.no_safety_snapshot || scratch.is_some(),
         force: args.force,
+        migrate_format: args.legacy.migrate_format,
+        reset_deployment_id: args.legacy.reset_deployment_id,
         wait: args.wait,
     };
     let plan = plan(&session.context, &repository, snapshot, target, options).await?;
@@ -199,6 +200,7 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
     let document = json!({
         "snapshot": id,
         "components": components,
+        "deployment_id": restored.deployment_id.as_ref().map(|id| json!({ "old": id.old, "new": id.new })),
         "safety_snapshot": restored.safety_snapshot,
         "report": restored.report,
     });
@@ -209,7 +211,10 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
         let safety = restored.safety_snapshot.map_or(String::new(), |id| {
             format!("what was there before is snapshot {id}; to go back: infrahub-backup restore {}\n", id.short())
         });
-        format!("restored snapshot {id}\n{lines}{safety}")
+        let new_id = restored.deployment_id.as_ref().map_or(String::new(), |id| {
+            format!("the deployment id is {} now, and was {}\n", id.new, told(id.old.as_deref()))
+        });
+        format!("restored snapshot {id}\n{lines}{new_id}{safety}")
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use neo4rs::{ConfigBuilder, Graph, Query};
 
+use crate::component::graph::{ROOT, Root};
 use crate::provider::config::Neo4jSection;
 use crate::provider::secret::{Masker, SecretError};
 
@@ -69,6 +70,30 @@ impl Bolt {
             let value = rows.first().and_then(|row| row.get::<i64>("value").ok());
             let value = value.and_then(|value| u64::try_from(value).ok());
             value.ok_or(BoltError::Answer { what: "value" })
+        })
+        .await
+    }
+
+    /// What the database says about its nodes labelled `Root`.
+    pub(super) async fn root(&self, limit: Duration) -> Result<Root, BoltError> {
+        self.within(limit, async {
+            let rows = self.rows(self.database(), ROOT).await?;
+            let row = rows.first().ok_or(BoltError::Answer { what: "roots" })?;
+            let nodes = row.get::<i64>("roots").ok().and_then(|count| u64::try_from(count).ok());
+            let nodes = nodes.ok_or(BoltError::Answer { what: "roots" })?;
+            let id = row.get::<Option<String>>("id").map_err(|_| BoltError::Answer { what: "id" })?;
+            Ok(Root { nodes, id })
+        })
+        .await
+    }
+
+    /// Runs `statement` in the database for its effect.
+    pub(super) async fn run(&self, statement: &str, limit: Duration) -> Result<(), BoltError> {
+        self.within(limit, async {
+            let graph = self.connect(self.database()).await?;
+            let mut transaction = graph.start_txn().await.map_err(|error| self.driver(error))?;
+            transaction.run(self.query(statement)).await.map_err(|error| self.driver(error))?;
+            transaction.commit().await.map_err(|error| self.driver(error))
         })
         .await
     }

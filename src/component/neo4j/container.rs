@@ -1,4 +1,4 @@
-//! A Neo4j Community server in a container: asked by its own `cypher-shell`, dumped and loaded beside it while it is stopped.
+//! A Neo4j server in a container: asked by its own `cypher-shell`, dumped (Community) and loaded beside it while it is stopped.
 //!
 //! Holds: the edition is what the running server says, or what its image says where the server is stopped or does not answer;
 //! anything else is an error.
@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
-use super::{Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named};
+use super::{COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named};
+use crate::component::graph::{self, Graph, NewDeploymentId, Root};
 use crate::component::stream::{ExecDump, ExecLoad};
-use crate::component::{Component, ComponentError, DumpStream, LoadStream};
+use crate::component::{Component, ComponentError, DumpStream, LoadStream, Migration};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::{DATABASE, DockerError, DockerProvider, User};
 use crate::provider::exec::place::Place;
@@ -35,6 +37,7 @@ pub struct ContainerNeo4j {
     info: ComponentInfo,
     provider: Arc<DockerProvider>,
     database: String,
+    edition: Edition,
     /// What enters the running server.
     shell: CommandSpec,
     /// What runs beside the stopped one.
@@ -60,8 +63,9 @@ impl ContainerNeo4j {
             ("NEO4J_PASSWORD".to_owned(), EnvValue::Secret(SecretSource::Held(login.password))),
         ];
         shell.place = Some(Arc::new(provider.in_service(DATABASE)));
-        let mut opened = Self { info, provider, database: login.database, shell, admin: CommandSpec::new(vec![]) };
-        opened.check_edition().await?;
+        let (edition, admin) = (Edition::Community, CommandSpec::new(vec![]));
+        let mut opened = Self { info, provider, database: login.database, edition, shell, admin };
+        opened.edition = opened.find_edition().await?;
         let user = opened.user().await?;
         opened.admin.place = Some(Arc::new(opened.provider.beside(DATABASE, user, None)));
         Ok(opened)
@@ -77,7 +81,7 @@ impl ContainerNeo4j {
         Ok(state == ServiceState::Running)
     }
 
-    async fn check_edition(&self) -> Result<(), ComponentError> {
+    async fn find_edition(&self) -> Result<Edition, ComponentError> {
         let component = self.info.name.clone();
         let unknown = |found, source| ComponentError::EditionUnknown { component, found, source };
         let asked = if self.runs().await? { Some(self.ask().await) } else { None };
@@ -88,13 +92,7 @@ impl ContainerNeo4j {
             None => (self.edition_of_image().await?, None),
         };
         let Some(found) = found else { return Err(unknown(None, source)) };
-        match edition_named(&found) {
-            Some(Edition::Community) => Ok(()),
-            Some(Edition::Enterprise) => {
-                Err(self.docker_error(DockerError::NotBuilt { what: "Neo4j Enterprise on Docker".to_owned() }))
-            }
-            None => Err(unknown(Some(found), None)),
-        }
+        edition_named(&found).ok_or_else(|| unknown(Some(found), None))
     }
 
     /// By the variable that the images of Neo4j have, else by what they bring along.
@@ -130,6 +128,10 @@ impl ContainerNeo4j {
         let said = exec::run(&spec, self.provider.masker()).await;
         let said = said.map_err(|error| self.query_error("who owns its data", Box::new(error)))?;
         Ok(User::Named(String::from_utf8_lossy(&said.stdout).trim().to_owned()))
+    }
+
+    fn not_built(&self, what: &str) -> ComponentError {
+        self.docker_error(DockerError::NotBuilt { what: what.to_owned() })
     }
 
     fn query_error(&self, question: &str, source: Box<dyn std::error::Error + Send + Sync>) -> ComponentError {
@@ -216,11 +218,83 @@ impl Component for ContainerNeo4j {
             }
         }
     }
+
+    fn check_dump(&self) -> Result<(), ComponentError> {
+        match self.edition {
+            Edition::Community => Ok(()),
+            Edition::Enterprise => Err(self.not_built("backing up Neo4j Enterprise on Docker")),
+        }
+    }
+
+    fn check_load(&self, backup: bool) -> Result<(), ComponentError> {
+        match (self.edition, backup) {
+            (Edition::Community, _) | (Edition::Enterprise, false) => Ok(()),
+            (Edition::Enterprise, true) => Err(self.not_built("restoring a backup of Neo4j Enterprise on Docker")),
+        }
+    }
+
+    /// A dump of Community is loaded by either edition.
+    fn takes_edition(&self, edition: &str) -> bool {
+        self.edition == Edition::Enterprise && edition == Edition::Community.as_str()
+    }
+
+    fn migration(&self) -> Result<&dyn Migration, &'static str> {
+        match self.edition {
+            Edition::Community => Err(COMMUNITY_HAS_NO_BLOCK_FORMAT),
+            Edition::Enterprise => Ok(self),
+        }
+    }
+
+    fn graph(&self) -> Option<&dyn Graph> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Migration for ContainerNeo4j {
+    /// In a container like the load's: the server is stopped.
+    async fn to_block(&self) -> Result<Vec<String>, ComponentError> {
+        // Silent for as long as it likes: a big store takes hours.
+        let said = exec::run(&self.admin(&["migrate", "--to-format=block"]), self.provider.masker()).await;
+        let component = self.info.name.clone();
+        said.map(|said| said.log).map_err(|source| ComponentError::Exec { component, action: "migration", source })
+    }
+}
+
+#[async_trait]
+impl Graph for ContainerNeo4j {
+    async fn root(&self) -> Result<Root, ComponentError> {
+        let row = self.query(graph::ROOT, QUERY_TIMEOUT).await?;
+        let wrong = || self.query_error(graph::ROOT, format!("the answer `{row}` has another form").into());
+        root_in(&row).ok_or_else(wrong)
+    }
+
+    async fn set_root(&self, id: NewDeploymentId, now: Timestamp) -> Result<(), ComponentError> {
+        self.query(&graph::set_root(id, now), QUERY_TIMEOUT).await.map(drop)
+    }
+}
+
+/// The row that [`graph::ROOT`] gives, as `cypher-shell` writes it: a number, and a text in quotes or `NULL`.
+fn root_in(row: &str) -> Option<Root> {
+    let (nodes, id) = row.split_once(',')?;
+    let id = match id.trim() {
+        "NULL" => None,
+        text => Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned()),
+    };
+    Some(Root { nodes: nodes.trim().parse().ok()?, id })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_is_read_as_cypher_shell_writes_it() {
+        let root = |nodes, id: Option<&str>| Some(Root { nodes, id: id.map(str::to_owned) });
+        assert_eq!(root_in("1, \"18ebaddf-3d4c\""), root(1, Some("18ebaddf-3d4c")));
+        assert_eq!(root_in("0, NULL"), root(0, None));
+        assert_eq!(root_in("roots, id"), None);
+    }
 
     #[test]
     fn libraries_tell_the_edition_or_nothing() {

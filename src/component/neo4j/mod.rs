@@ -13,11 +13,13 @@ mod enterprise;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use self::bolt::{Bolt, BoltError};
+use super::graph::{self, Graph, NewDeploymentId, Root};
 use super::opaque::wanted;
 use super::stream::ExecDump;
-use super::{Component, ComponentError, DumpStream, LoadStream};
+use super::{Component, ComponentError, DumpStream, LoadStream, Migration};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::bespoke::info;
 use crate::provider::config::{ComponentConfig, EditionSetting};
@@ -30,6 +32,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a starting server is asked, and how long it may take to answer.
 const READY_PERIOD: Duration = Duration::from_millis(500);
 const READY_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a Community database is not migrated.
+const COMMUNITY_HAS_NO_BLOCK_FORMAT: &str = "it is Neo4j Community, which cannot open that format";
 
 /// What is sold as two products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,11 @@ impl Neo4j {
     /// Its edition.
     pub fn edition(&self) -> Edition {
         self.edition
+    }
+
+    fn known_bolt(&self) -> Result<&Bolt, ComponentError> {
+        let missing = || ComponentError::NotConfigured { component: self.info.name.clone(), what: "neo4j.uri" };
+        self.bolt.as_ref().ok_or_else(missing)
     }
 
     fn query_error(&self, question: &str, source: BoltError) -> ComponentError {
@@ -192,5 +202,29 @@ impl Component for Neo4j {
                 Err(_) => tokio::time::sleep(READY_PERIOD).await,
             }
         }
+    }
+
+    fn migration(&self) -> Result<&dyn Migration, &'static str> {
+        match self.edition {
+            Edition::Community => Err(COMMUNITY_HAS_NO_BLOCK_FORMAT),
+            Edition::Enterprise => Err("a configuration file names no command for it: make it a part of `load` there"),
+        }
+    }
+
+    fn graph(&self) -> Option<&dyn Graph> {
+        self.bolt.is_some().then_some(self)
+    }
+}
+
+#[async_trait]
+impl Graph for Neo4j {
+    async fn root(&self) -> Result<Root, ComponentError> {
+        self.known_bolt()?.root(QUERY_TIMEOUT).await.map_err(|error| self.query_error(graph::ROOT, error))
+    }
+
+    async fn set_root(&self, id: NewDeploymentId, now: Timestamp) -> Result<(), ComponentError> {
+        let statement = graph::set_root(id, now);
+        let done = self.known_bolt()?.run(&statement, QUERY_TIMEOUT).await;
+        done.map_err(|error| self.query_error(&statement, error))
     }
 }
