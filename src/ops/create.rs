@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
+use crate::provider::bucket::BucketAccess;
 use crate::provider::{Provider, Reach, ServiceState};
 use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
@@ -158,7 +159,9 @@ impl CreatePlan {
             lines.push(format!("stop {} while the databases are dumped, if running", stops.join(", ")));
         }
         for component in &self.deployment.components {
-            let from = component.folder.as_ref().map(|path| format!(" from {}", path.display())).unwrap_or_default();
+            let folder = component.folder.as_ref().map(|path| format!(" from {}", path.display()));
+            let bucket = self.bucket().filter(|_| component.kind == ComponentKind::Artifacts);
+            let from = folder.or_else(|| Some(format!(" from {}", bucket?))).unwrap_or_default();
             lines.push(format!("back up `{}` ({}){from}", component.name, component.kind.as_str()));
         }
         if !stops.is_empty() {
@@ -173,6 +176,12 @@ impl CreatePlan {
             Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
             Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
         }
+    }
+
+    /// The bucket of the artifact store, if that is in one.
+    fn bucket(&self) -> Option<&BucketAccess> {
+        let Origin::Reached(reach) = &self.origin else { return None };
+        reach.bucket()
     }
 
     fn stops(&self, components: &[ComponentInfo]) -> Vec<String> {
@@ -406,6 +415,7 @@ impl<'a> Run<'a> {
     async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
         let (session, known) = self.begin().await?;
         let opened = self.open(reach).await?;
+        self.dumper().check_buckets(&opened.folders).await?;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);

@@ -12,6 +12,7 @@ pub mod export;
 pub mod files;
 pub mod flush;
 pub mod forget;
+mod free;
 mod held;
 pub mod import;
 pub mod init;

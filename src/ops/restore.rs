@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::artifacts::put_back;
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
+use super::free::{check_space, free_folder};
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::safety::Safety;
 use super::source_check::check_record;
@@ -157,7 +159,12 @@ pub async fn plan(
     }
     match &into {
         Into::Folder(folder) => lines.push(format!("write into {}, which holds none of it yet", folder.display())),
-        Into::Deployment(into) => lines.extend(into.lines(&records, &options)),
+        Into::Deployment(into) => {
+            for target in into.buckets(context, &reader, &records) {
+                target.check(repository).await?;
+            }
+            lines.extend(into.lines(&records, &options));
+        }
     }
     Ok(RestorePlan { snapshot, records, into, lines, options })
 }
@@ -178,42 +185,11 @@ fn chosen(snapshot: &Snapshot, options: &RestoreOptions) -> Result<Vec<Component
 }
 
 /// Name of a component below the folder of `--to-files`.
-fn file_name(record: &ComponentRecord) -> String {
+pub(super) fn file_name(record: &ComponentRecord) -> String {
     match record.layout {
         Layout::Tree => record.name.clone(),
         Layout::Plain | Layout::Neo4jDump { .. } => format!("{}.dump", record.name),
     }
-}
-
-/// Refuses to overwrite anything, and to fill the disk.
-fn free_folder(folder: &Path, records: &[ComponentRecord]) -> Result<PathBuf, Error> {
-    for record in records {
-        // Component names come from a manifest, which other machines write.
-        if record.name.contains(['/', '\0']) || record.name.starts_with('.') || record.name.is_empty() {
-            let text = format!("component name `{}` cannot be a file name", record.name.escape_debug());
-            return Err(Error::new(ErrorKind::Incompatible, text));
-        }
-        let path = folder.join(file_name(record));
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::new(ErrorKind::Usage, format!("`{}` is already there", path.display())));
-        }
-    }
-    let needed = records.iter().map(|record| record.sizes.logical_bytes).sum();
-    check_space(folder, needed)?;
-    Ok(folder.to_owned())
-}
-
-/// Refuses if the file system of `path`, or of the nearest folder above that exists, has less than `needed` bytes free.
-fn check_space(path: &Path, needed: u64) -> Result<(), Error> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Some(there) = absolute.ancestors().find(|path| path.is_dir()) else { return Ok(()) };
-    let Ok(stat) = rustix::fs::statvfs(there) else { return Ok(()) };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free >= needed {
-        return Ok(());
-    }
-    let text = format!("`{}` has {free} bytes free, {needed} are needed", there.display());
-    Err(Error::new(ErrorKind::Unavailable, text))
 }
 
 impl IntoDeployment {
@@ -317,11 +293,25 @@ impl IntoDeployment {
         let infos = self.streams.iter().map(|component| component.info()).chain(&self.folders);
         let infos: Vec<ComponentInfo> = infos.cloned().collect();
         self.safety = Safety::of(&*self.provider, &infos, &silent).await?;
-        for info in &self.folders {
+        for (info, folder) in self.folders.iter().filter_map(|info| Some((info, info.folder.as_ref()?))) {
             let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
-            check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
+            check_space(folder, record.sizes.logical_bytes)?;
         }
         Ok(())
+    }
+
+    /// The components whose files go into the deployment's bucket.
+    fn buckets<'a>(
+        &'a self,
+        context: &'a Context,
+        reader: &'a Arc<ChunkReader>,
+        records: &'a [ComponentRecord],
+    ) -> impl Iterator<Item = put_back::Target<'a>> {
+        let is_in_bucket = |record: &&ComponentRecord| {
+            self.folders.iter().any(|info| info.name == record.name && info.folder.is_none())
+        };
+        let records = records.iter().filter(is_in_bucket);
+        records.filter_map(|record| Some(put_back::Target { context, reader, record, access: self.reach.bucket()? }))
     }
 }
 
@@ -359,7 +349,7 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let recorder = Recorder::new(context, "restore", Some(&deployment), lines);
     recorder.snapshot(snapshot.id);
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, reader, recorder: &recorder, replacing: false.into() };
+    let run = Run { context, repository, reader, recorder: &recorder, replacing: false.into() };
     let result = match into {
         Into::Folder(folder) => run.to_folder(&folder, &records).await,
         Into::Deployment(into) => run.to_deployment(*into, &records).await,
@@ -389,7 +379,7 @@ pub(super) async fn into_folder(
     let records: Vec<ComponentRecord> = snapshot.manifest.components.iter().filter(there).cloned().collect();
     let folder = free_folder(folder, &records)?;
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, reader, recorder, replacing: false.into() };
+    let run = Run { context, repository, reader, recorder, replacing: false.into() };
     let restored = run.to_folder(&folder, &records).await?;
     let paths = records.iter().map(|record| folder.join(file_name(record))).collect::<Vec<_>>();
     Ok(records.into_iter().zip(paths).zip(restored).map(|((record, path), done)| (record, path, done)).collect())
@@ -397,6 +387,7 @@ pub(super) async fn into_folder(
 
 struct Run<'a> {
     context: &'a Context,
+    repository: &'a Repository,
     reader: Arc<ChunkReader>,
     recorder: &'a Recorder,
     replacing: std::sync::atomic::AtomicBool,
@@ -536,11 +527,17 @@ impl Run<'_> {
         journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
         let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         // What databases refer to is there before they are.
-        for info in &into.folders {
+        for (info, path) in into.folders.iter().filter_map(|info| Some((info, info.folder.as_ref()?))) {
             self.context.info(format!("restoring `{}`", info.name));
-            let path = info.folder.as_ref().expect("a folder component has a folder");
             let step = self.recorder.begin(self.context, "copy", &info.name);
             let result = self.tree(record(&info.name), path, Overwrite::Replace).await;
+            done.push(self.recorder.end_with(self.context, step, result, facts)?);
+        }
+        for target in into.buckets(self.context, &self.reader, records) {
+            let name = &target.record.name;
+            self.context.info(format!("restoring `{name}` into {}", target.access));
+            let step = self.recorder.begin(self.context, "copy", name);
+            let result = target.put_back(self.repository).await;
             done.push(self.recorder.end_with(self.context, step, result, facts)?);
         }
         if into.streams.is_empty() {
