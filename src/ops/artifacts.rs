@@ -90,7 +90,7 @@ impl Folder<'_> {
 
     fn problem(&mut self, path: &[u8], error: &dyn std::error::Error) {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        self.sink.problem(format!("`{}`: {error}{cause}", printable(path)));
+        self.sink.problem(path, format!("`{}`: {error}{cause}", printable(path)));
     }
 
     /// Keeps one entry; `false` if its content could not be kept.

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::artifacts::put_back;
+use super::census::{self, StorageCheck};
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
@@ -112,6 +113,8 @@ pub struct Restored {
     pub components: Vec<RestoredComponent>,
     /// The snapshot that was made of the target before.
     pub safety_snapshot: Option<SnapshotId>,
+    /// What the graph names in the artifact store beside what is there, where both could be asked.
+    pub storage_ids: Option<StorageCheck>,
 }
 
 impl RestorePlan {
@@ -351,19 +354,18 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
     let run = Run { context, repository, reader, recorder: &recorder, replacing: false.into() };
     let result = match into {
-        Into::Folder(folder) => run.to_folder(&folder, &records).await,
+        Into::Folder(folder) => run.to_folder(&folder, &records).await.map(|done| (done, None)),
         Into::Deployment(into) => run.to_deployment(*into, &records).await,
     };
     let outcome = match &result {
-        Ok(components) if components.iter().any(|component| component.counts_match == Some(false)) => {
-            Outcome::Incomplete
-        }
+        Ok((done, _)) if done.iter().any(|component| component.counts_match == Some(false)) => Outcome::Incomplete,
         Ok(_) => Outcome::Done,
         Err(_) => Outcome::Failed,
     };
     // A read-only repository is restored from all the same.
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
-    Ok(Restored { report, components: result?, safety_snapshot })
+    let (components, storage_ids) = result?;
+    Ok(Restored { report, components, safety_snapshot, storage_ids })
 }
 
 /// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
@@ -484,7 +486,7 @@ impl Run<'_> {
         &self,
         into: IntoDeployment,
         records: &[ComponentRecord],
-    ) -> Result<Vec<RestoredComponent>, Error> {
+    ) -> Result<(Vec<RestoredComponent>, Option<StorageCheck>), Error> {
         let deployment = into.provider.deployment().name.clone();
         let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
         let mut paused = Paused::for_load(Arc::clone(&into.provider));
@@ -511,7 +513,9 @@ impl Run<'_> {
         }
         journal.close()?;
         self.compare(&into, records, &mut done).await?;
-        Ok(done)
+        let restored = !into.folders.is_empty();
+        let found = census::after_restore(self.context, self.recorder, &into.reach, &into.streams, restored).await;
+        Ok((done, found))
     }
 
     async fn load_all(

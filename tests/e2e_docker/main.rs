@@ -4,6 +4,7 @@
 //! did not test.
 
 mod bucket;
+mod census;
 mod cut;
 mod flush;
 mod mishaps;

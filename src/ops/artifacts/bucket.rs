@@ -179,7 +179,7 @@ impl Objects<'_> {
         asked: Asked<'_>,
     ) -> Result<(), Error> {
         if let Some(problem) = self.misplaced(&object.key) {
-            self.sink.problem(problem);
+            self.sink.problem(object.key.as_bytes(), problem);
             return Ok(());
         }
         let (object, content) = match (known, asked) {
@@ -252,7 +252,8 @@ impl Objects<'_> {
             match error {
                 error if !error.is_transient() => {
                     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                    self.sink.problem(format!("`{}`: {error}{cause}", printable(object.key.as_bytes())));
+                    let key = object.key.as_bytes();
+                    self.sink.problem(key, format!("`{}`: {error}{cause}", printable(key)));
                     return Ok(None);
                 }
                 // The same would be heard of all that follow.
@@ -295,7 +296,8 @@ impl Objects<'_> {
                 // What consoles put for an empty folder: its key ends with `/`.
                 (true, 0) => self.sink.warn(format!("`{shown}/` marks a folder and was passed over")),
                 (true, _) => {
-                    self.sink.problem(format!("`{shown}` begins or ends with `/` and cannot be kept in a tree"))
+                    let told = format!("`{shown}` begins or ends with `/` and cannot be kept in a tree");
+                    self.sink.problem(object.key.as_bytes(), told);
                 }
             }
         }
@@ -307,7 +309,8 @@ fn meta(mode: u32, mtime: FileTime) -> EntryMeta {
     EntryMeta { mode, uid: 0, gid: 0, mtime }
 }
 
-fn file_time(moment: jiff::Timestamp) -> FileTime {
+/// The service's time as file systems keep it.
+pub fn file_time(moment: jiff::Timestamp) -> FileTime {
     let nanoseconds = moment.as_nanosecond();
     let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).unwrap_or(0);
     FileTime { seconds, nanoseconds: u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or(0) }

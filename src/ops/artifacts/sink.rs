@@ -11,6 +11,7 @@ use crate::format::config::ProfileName;
 use crate::format::manifest::{Layout, Sizes, StreamRecord};
 use crate::format::tree::{ContentRoot, FileContent, TreeEncoder, TreeEntry, TreeError};
 use crate::id::RunId;
+use crate::ops::census::Census;
 use crate::ops::streams::{Stored, add_counts};
 use crate::ops::{Context, Progress};
 use crate::repository::Repository;
@@ -42,6 +43,8 @@ pub struct Storing<'a> {
     pub component: &'a str,
     /// The run.
     pub run: RunId,
+    /// Sees which files there are, if anybody wants to know.
+    pub census: Option<&'a Census>,
 }
 
 /// What a component's backup found beside its content.
@@ -126,8 +129,11 @@ impl<'a> Sink<'a> {
         self.warnings.push(text);
     }
 
-    /// Tells of an entry that should be there and is not.
-    pub fn problem(&mut self, text: String) {
+    /// Tells of an entry that is there and could not be kept.
+    pub fn problem(&mut self, path: &[u8], text: String) {
+        if let Some(census) = self.storing.census {
+            census.see_named(path);
+        }
         self.problems.push(text);
     }
 
@@ -170,8 +176,15 @@ impl<'a> Sink<'a> {
         self.sizes.shared_bytes += size;
     }
 
-    /// Takes an entry that is not a file.
+    /// Takes an entry; a file's content was stored.
     pub async fn put(&mut self, entry: &TreeEntry) -> Result<(), Error> {
+        if let Some(census) = self.storing.census {
+            match &entry.kind {
+                EntryKind::Directory => {}
+                EntryKind::File(content) => census.see(&entry.path, content.size, entry.meta.mtime),
+                EntryKind::Symlink { .. } | EntryKind::HardLink { .. } => census.see(&entry.path, 0, entry.meta.mtime),
+            }
+        }
         self.encoder.push(entry, &mut self.pending).map_err(|error| self.not_described(error))?;
         if self.pending.len() >= TREE_BLOCK {
             self.write_tree().await?;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CreatePlan, Known, record};
+use super::known::Known;
+use super::{CreatePlan, record};
 use crate::component::{Component, DumpStream};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Sizes, Window};
 use crate::ops::Context;
 use crate::ops::artifacts::{self, Storing};
+use crate::ops::census::Census;
 use crate::ops::evidence::{Recorder, StepFacts};
 use crate::ops::held::HeldDump;
 use crate::ops::streams::{self, Stored};
@@ -136,12 +138,13 @@ impl<'a> Dumper<'a> {
         session: &WriteSession,
         info: &ComponentInfo,
         consistency: Consistency,
+        census: Option<&Census>,
     ) -> Result<ComponentRecord, Error> {
         let (start, run) = (self.context.clock().now(), self.recorder.run());
         let step = self.recorder.begin(self.context, "copy", &info.name);
         let Self { context, repository, .. } = self;
         let (deployment, component) = (self.plan.deployment.name.as_str(), info.name.as_str());
-        let storing = Storing { context, repository, session, deployment, component, run };
+        let storing = Storing { context, repository, session, deployment, component, run, census };
         let stored = match &info.folder {
             Some(path) => {
                 context.info(format!("backing up `{component}` from {}", path.display()));
