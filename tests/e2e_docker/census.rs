@@ -5,10 +5,12 @@ use serde_json::json;
 use crate::project::Project;
 use crate::{reports, steps};
 
-/// Values of `storage_id` as Infrahub keeps them: with the state of their relation, and its end.
-const NAMED: &str = "UNWIND [['there', 'active', null], ['gone', 'active', null], ['NULL', 'active', null], \
-    ['replaced', 'active', '2026-11-26T14:30:34Z'], ['deleted', 'deleted', null]] AS row \
-    CREATE (:Node {kind: 'CoreArtifact'})-[:HAS_ATTRIBUTE]->(:Attribute {name: 'storage_id'}) \
+/// Values of `storage_id` as Infrahub keeps them: with the state of their relation, its end, and the end of the node's own.
+const NAMED: &str = "CREATE (root:Root) WITH root UNWIND [['there', 'active', null, null], ['gone', 'active', null, null], \
+    ['NULL', 'active', null, null], ['replaced', 'active', '2026-11-26T14:30:34Z', null], \
+    ['deleted', 'deleted', null, null], ['of a deleted node', 'active', null, '2026-11-26T14:30:34Z']] AS row \
+    CREATE (root)<-[:IS_PART_OF {status: 'active', to: row[3]}]-(:Node {kind: 'CoreArtifact'}) \
+    -[:HAS_ATTRIBUTE {status: 'active'}]->(:Attribute {name: 'storage_id'}) \
     -[:HAS_VALUE {status: row[1], branch: 'main', to: row[2]}]->(:AttributeValue {value: row[0]})";
 
 #[test]

@@ -1,17 +1,20 @@
 //! What Infrahub's graph names in the artifact store.
 //!
 //! An attribute keeps each value that it ever had: `(:Attribute)-[:HAS_VALUE]->(:AttributeValue)`. A value is in use where the
-//! relation is active and has no end, on whichever branch. What is not set is the text `NULL`.
+//! relation is active and has no end, as those of its attribute and node, on whichever branch. What is not set is the text `NULL`.
 
 use std::time::Duration;
 
 /// How long the question may take: its answer has a row for each value.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Row by row, nothing is sorted or grouped: the server keeps nothing in memory. The attribute is found by its index.
-pub(super) const QUESTION: &str = "MATCH (:Attribute {name: 'storage_id'})-[r:HAS_VALUE]->(v:AttributeValue) \
+/// Row by row, nothing is sorted or grouped: the server keeps nothing in memory. The attribute is found by its index. A node that was
+/// deleted may leave its values open, so its own place in the graph is asked as well.
+pub(super) const QUESTION: &str = "MATCH (a:Attribute {name: 'storage_id'})-[r:HAS_VALUE]->(v:AttributeValue) \
     WHERE v.value IS NOT NULL AND v.value <> 'NULL' AND v.value <> '' \
-    RETURN toString(v.value) AS id, coalesce(r.status = 'active' AND r.to IS NULL, false) AS in_use";
+    RETURN toString(v.value) AS id, coalesce(r.status = 'active' AND r.to IS NULL, false) AND EXISTS { \
+    MATCH (a)<-[h:HAS_ATTRIBUTE {status: 'active'}]-(:Node)-[p:IS_PART_OF {status: 'active'}]->(:Root) \
+    WHERE h.to IS NULL AND p.to IS NULL } AS in_use";
 
 /// Longest row that is understood, in bytes.
 const ROW_SIZE_MAX: usize = 64 << 10;
@@ -43,7 +46,7 @@ impl Rows {
     /// Takes the end.
     ///
     /// # Errors
-    /// As [`Rows::push`]; also when nothing came at all, not even the names.
+    /// As [`Rows::push`]. That nothing came is none: without rows there are no names.
     pub(super) fn finish(mut self, take: &mut dyn FnMut(&str, bool)) -> Result<(), String> {
         let row = std::mem::take(&mut self.pending);
         self.row(&row, take)?;
@@ -97,7 +100,7 @@ mod tests {
         let found = read(&["id, in", "_use\n\"18e", "b-1\", TRUE\n\"b, \\\"c\", FA", "LSE"]).unwrap();
         assert_eq!(found, [("18eb-1".to_owned(), true), ("b, \"c".to_owned(), false)]);
         assert_eq!(read(&["id, in_use\n"]).unwrap(), []);
-        assert_eq!(read(&[""]).unwrap(), [], "some versions write no names where there are no rows");
+        assert_eq!(read(&[""]).unwrap(), [], "it writes no names where there are no rows");
     }
 
     #[test]
