@@ -59,7 +59,7 @@ pub struct BucketObject {
     pub key: String,
     /// Its length in bytes.
     pub size: u64,
-    /// When it was put, by the service's clock.
+    /// When it was put, by the service's clock, in whole seconds.
     pub modified: Timestamp,
     /// What differs for each content of this key; `None` where the service does not tell.
     pub e_tag: Option<String>,
@@ -242,8 +242,8 @@ impl Bucket {
 
     fn object(&self, meta: ObjectMeta) -> Result<BucketObject, StoreError> {
         let key = meta.location.as_ref().to_owned();
-        let nanoseconds = meta.last_modified.timestamp_subsec_nanos().cast_signed();
-        let modified = Timestamp::new(meta.last_modified.timestamp(), nanoseconds)
+        // Listings know parts of a second where answers do not, and the two are compared.
+        let modified = Timestamp::from_second(meta.last_modified.timestamp())
             .map_err(|error| self.failed("list", &key, io::Error::other(error)))?;
         Ok(BucketObject { key, size: meta.size, modified, e_tag: meta.e_tag })
     }

@@ -64,7 +64,10 @@ impl Drop for Deployment<'_> {
 }
 
 /// A bucket as somebody else's client sees it.
-struct Bucket(AmazonS3);
+struct Bucket {
+    s3: AmazonS3,
+    runtime: tokio::runtime::Runtime,
+}
 
 impl Bucket {
     fn of(server: &Server) -> Self {
@@ -75,27 +78,32 @@ impl Bucket {
             .with_bucket_name("backup")
             .with_access_key_id(&server.key)
             .with_secret_access_key(&server.secret);
-        Self(s3.build().expect("the settings fit together"))
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        Self { s3: s3.build().expect("the settings fit together"), runtime }
     }
 
-    async fn put(&self, key: &str, content: impl Into<Vec<u8>>) {
+    fn put(&self, key: &str, content: impl Into<Vec<u8>>) {
         let key = Path::parse(key).expect("a key");
-        self.0.put(&key, content.into().into()).await.expect("it takes an object");
+        self.runtime.block_on(self.s3.put(&key, content.into().into())).expect("it takes an object");
     }
 
-    async fn delete(&self, key: &str) {
-        self.0.delete(&Path::parse(key).expect("a key")).await.expect("it lets go of an object");
+    fn delete(&self, key: &str) {
+        let key = Path::parse(key).expect("a key");
+        self.runtime.block_on(self.s3.delete(&key)).expect("it lets go of an object");
     }
 
     /// All that is in it.
-    async fn content(&self) -> BTreeMap<String, Vec<u8>> {
-        let listed: Vec<_> = futures::TryStreamExt::try_collect(self.0.list(None)).await.expect("it can be listed");
-        let mut content = BTreeMap::new();
-        for object in listed {
-            let read = self.0.get(&object.location).await.expect("it is there").bytes().await.expect("all of it");
-            content.insert(object.location.to_string(), read.to_vec());
-        }
-        content
+    fn content(&self) -> BTreeMap<String, Vec<u8>> {
+        let listed = futures::TryStreamExt::try_collect::<Vec<_>>(self.s3.list(None));
+        let read = async {
+            let mut content = BTreeMap::new();
+            for object in listed.await.expect("it can be listed") {
+                let read = self.s3.get(&object.location).await.expect("it is there").bytes().await;
+                content.insert(object.location.to_string(), read.expect("all of it").to_vec());
+            }
+            content
+        };
+        self.runtime.block_on(read)
     }
 }
 
@@ -116,8 +124,8 @@ fn artifacts<'a>(words: &[&'a str]) -> Vec<&'a str> {
     [words, &ARTIFACTS].concat()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again() {
+#[test]
+fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again() {
     let Some(real) = Project::take("artifacts in a bucket") else { return };
     let server = VERSITYGW.take("artifacts in a bucket").expect("there are real parts");
     let deployment = Deployment::new(&real, "ibk-bucket");
@@ -130,23 +138,23 @@ async fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again
 
     let bucket = Bucket::of(server);
     for number in 0..40 {
-        bucket.put(&key(number), format!("artifact {number}")).await;
+        bucket.put(&key(number), format!("artifact {number}"));
     }
-    bucket.put("empty", "").await;
-    bucket.put("large", noise("large", 9 << 20)).await;
-    bucket.put("folder/a b/ü%2F+", "deep").await;
-    let first = bucket.content().await;
+    bucket.put("empty", "");
+    bucket.put("large", noise("large", 9 << 20));
+    bucket.put("folder/a b/ü%2F+", "deep");
+    let first = bucket.content();
     assert_eq!(first.len(), 43);
     let mut said = sandbox.run(artifacts(&["create", "--init", "-v", "-v"])).ok().err;
     let id = sandbox.snapshots().remove(0);
     let all = reports(&sandbox);
     assert_eq!((&copied(&all)["files"], &copied(&all)["gets"]), (&43.into(), &43.into()), "{:#}", copied(&all));
 
-    bucket.delete(&key(0)).await;
-    bucket.delete("large").await;
+    bucket.delete(&key(0));
+    bucket.delete("large");
     // Of the same length.
-    bucket.put(&key(1), "artifact x").await;
-    bucket.put(&key(99), "artifact 99").await;
+    bucket.put(&key(1), "artifact x");
+    bucket.put(&key(99), "artifact 99");
     said += &sandbox.run(artifacts(&["create", "--allow-shrink"])).ok().err;
     let all = reports(&sandbox);
     let numbers = copied(&all);
@@ -156,15 +164,15 @@ async fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again
     });
     assert_eq!(*numbers, expected);
 
-    bucket.put("folder/somebody else's", "mine").await;
+    bucket.put("folder/somebody else's", "mine");
     let restored = sandbox.run(["restore", &id, "--yes", "--component", "artifacts", "--json"]).ok();
     let mut expected = first.clone();
     expected.insert("folder/somebody else's".to_owned(), b"mine".to_vec());
-    assert_eq!(bucket.content().await, expected);
+    assert_eq!(bucket.content(), expected);
     let notes = restored.json()["components"][0]["notes"].to_string();
     assert!(notes.contains("1 objects that are not in the snapshot were removed"), "{notes}");
     assert!(notes.contains("1 objects in folders of the bucket are not in the snapshot and were left"), "{notes}");
-    bucket.delete("folder/somebody else's").await;
+    bucket.delete("folder/somebody else's");
 
     said += &restored.err;
     said += &reports(&sandbox).iter().map(Value::to_string).collect::<String>();
@@ -175,23 +183,23 @@ async fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again
     sandbox.assert_clean();
 
     // The other way round: a folder with a link does not fit into a bucket, a bucket's objects fit into a folder.
-    let before = bucket.content().await;
+    let before = bucket.content();
     sandbox.run(["create", "--project", real.name(), "--component", "artifacts"]).ok();
     let restore = ["restore", "latest", "--yes", "--component", "artifacts", "--no-safety-snapshot"];
     sandbox.run(restore).with_code(1).says(&["`link` is a symbolic link, which no bucket can hold"]);
-    assert_eq!(bucket.content().await, before);
+    assert_eq!(bucket.content(), before);
     sandbox.run(["restore", &id, "--yes", "--component", "artifacts", "--project", real.name()]).ok();
     real.assert_running();
     let files = real.sh("infrahub-server", "cd /opt/infrahub/storage; find . -type f | wc -l; cat 'folder/a b/ü%2F+'");
     assert_eq!(files, "43\ndeep");
 
-    a_bucket_that_has_the_repository_as_well(&sandbox, server, &bucket).await;
+    a_bucket_that_has_the_repository_as_well(&sandbox, server, &bucket);
     a_bucket_that_cannot_be_read(&sandbox, &deployment, &keys);
 }
 
 /// The repository is no artifact, and is there after a restore.
-async fn a_bucket_that_has_the_repository_as_well(sandbox: &Sandbox, server: &Server, bucket: &Bucket) {
-    let before = bucket.content().await;
+fn a_bucket_that_has_the_repository_as_well(sandbox: &Sandbox, server: &Server, bucket: &Bucket) {
+    let before = bucket.content();
     let run = |words: &[&str], folder: &str| {
         let place = format!("s3://backup{folder}");
         let mut command = sandbox.command_without_repository(words);
@@ -202,9 +210,9 @@ async fn a_bucket_that_has_the_repository_as_well(sandbox: &Sandbox, server: &Se
     run(&artifacts(&["create", "--init"]), "/own").ok();
     let created = run(&artifacts(&["create", "--json"]), "/own").ok().json();
     assert_eq!(created["components"][0]["sizes"]["files"], before.len(), "{created:#}");
-    bucket.put(&key(100), "new").await;
+    bucket.put(&key(100), "new");
     run(&artifacts(&["restore", "latest", "--yes", "--no-safety-snapshot"]), "/own").ok();
-    let mut after = bucket.content().await;
+    let mut after = bucket.content();
     after.retain(|key, _| !key.starts_with("own/"));
     assert_eq!(after, before);
     run(&["verify", "--depth", "data"], "/own").ok();
@@ -229,8 +237,8 @@ fn a_bucket_that_cannot_be_read(sandbox: &Sandbox, deployment: &Deployment<'_>, 
     sandbox.run(&create).with_code(1).says(&["no `AWS_ACCESS_KEY_ID`", "--exclude artifacts"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_whose_server_is_a_service_of_the_project_is_found_in_the_projects_network() {
+#[test]
+fn a_bucket_whose_server_is_a_service_of_the_project_is_found_in_the_projects_network() {
     let Some(real) = Project::take("a bucket inside the project's network") else { return };
     // Only its program is of use: the server must be inside.
     VERSITYGW.take("a bucket inside the project's network").expect("there are real parts");
