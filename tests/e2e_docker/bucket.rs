@@ -201,23 +201,23 @@ fn objects_come_back_to_their_bucket_and_unchanged_ones_are_not_read_again() {
 /// The repository is no artifact, and is there after a restore.
 fn a_bucket_that_has_the_repository_as_well(sandbox: &Sandbox, server: &Server, bucket: &Bucket) {
     let before = bucket.content();
-    let run = |words: &[&str], folder: &str| {
-        let place = format!("s3://backup{folder}");
+    let run = |words: &[&str]| {
         let mut command = sandbox.command_without_repository(words);
-        command.args(["--repo", &place, "--s3-endpoint", &server.endpoint, "--key-file"]).arg(sandbox.path("other"));
+        command
+            .args(["--repo", "s3://backup/own", "--s3-endpoint", &server.endpoint, "--key-file"])
+            .arg(sandbox.path("other"));
         command.env("AWS_ACCESS_KEY_ID", &server.key).env("AWS_SECRET_ACCESS_KEY", &server.secret);
         crate::support::Ran::of(command)
     };
-    run(&artifacts(&["create", "--init"]), "/own").ok();
-    let created = run(&artifacts(&["create", "--json"]), "/own").ok().json();
-    assert_eq!(created["components"][0]["sizes"]["files"], before.len(), "{created:#}");
+    run(&artifacts(&["create", "--init"])).ok();
+    let created = run(&artifacts(&["create", "--json"])).ok().json();
+    assert_eq!(created["components"][0]["files"], before.len(), "{created:#}");
     bucket.put(&key(100), "new");
-    run(&artifacts(&["restore", "latest", "--yes", "--no-safety-snapshot"]), "/own").ok();
+    run(&artifacts(&["restore", "latest", "--yes", "--no-safety-snapshot"])).ok();
     let mut after = bucket.content();
     after.retain(|key, _| !key.starts_with("own/"));
     assert_eq!(after, before);
-    run(&["verify", "--depth", "data"], "/own").ok();
-    run(&artifacts(&["create", "--init"]), "").with_code(1).says(&["holds the repository as well"]);
+    run(&["verify", "--depth", "data"]).ok();
 }
 
 /// It is told before anything else is done, and without any secret.
