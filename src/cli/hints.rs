@@ -48,6 +48,14 @@ pub fn of(error: &Error) -> Option<String> {
             "start it, give it more memory, then try again; a killed database cannot be dumped",
         ),
         ("component `artifacts` cannot be backed up", "to go on without it: --exclude artifacts"),
+        (
+            "cannot be read from bucket `",
+            "if it is elsewhere from here: INFRAHUB_STORAGE_ENDPOINT_URL=http://HOST:PORT; to go on without it: --exclude artifacts",
+        ),
+        (
+            "cannot be put into bucket `",
+            "if it is elsewhere from here: INFRAHUB_STORAGE_ENDPOINT_URL=http://HOST:PORT; to go on without it: --exclude artifacts",
+        ),
         ("the key file belongs to repository", "name the key file of this repository: --key-file FILE"),
         ("has an unfinished", "start what it left stopped: infrahub-backup resume"),
         (

@@ -72,7 +72,7 @@ fn where_to_look() -> Result<Places, Failure> {
     places(&variables).map_err(docker_error)
 }
 
-/// What the operator's environment says about the databases, under Infrahub's own names.
+/// What the operator's environment says about databases and artifact store, under Infrahub's own names.
 fn given() -> Given {
     let text = |name: &str| get(name).and_then(|value| value.into_string().ok());
     let url = text("PREFECT_SERVER_DATABASE_CONNECTION_URL").or_else(|| text("PREFECT_API_DATABASE_CONNECTION_URL"));
@@ -81,5 +81,6 @@ fn given() -> Given {
         neo4j_user: text("INFRAHUB_DB_USERNAME"),
         neo4j_password: text("INFRAHUB_DB_PASSWORD").map(Secret::new),
         postgres_url: url.map(Secret::new),
+        artifacts_endpoint: text("INFRAHUB_STORAGE_ENDPOINT_URL"),
     }
 }

@@ -66,6 +66,9 @@ pub trait LoadStream: Send {
     async fn abort(self: Box<Self>);
 }
 
+/// Takes an id of the artifact store, and whether it is in use.
+pub type TakeStorageId<'a> = dyn FnMut(&str, bool) + Send + 'a;
+
 /// One component of a deployment whose content is a stream.
 #[async_trait]
 pub trait Component: Send + Sync {
@@ -80,6 +83,12 @@ pub trait Component: Send + Sync {
 
     /// Starts its load.
     async fn load(&self) -> Result<Box<dyn LoadStream>, ComponentError>;
+
+    /// Asks the running component, if it is a graph, what it names in the artifact store: hands over each value of an attribute
+    /// `storage_id`, and whether it is in use on any branch; one may come several times. `false` if it is no graph that can be asked.
+    async fn storage_ids(&self, _take: &mut TakeStorageId<'_>) -> Result<bool, ComponentError> {
+        Ok(false)
+    }
 
     /// Waits until it answers queries, or `timeout` passes.
     async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError>;

@@ -20,7 +20,7 @@ use crate::provider::{Provider as _, Reach};
 pub struct OpenComponents {
     /// Components whose content is a stream.
     pub streams: Vec<Box<dyn Component>>,
-    /// Components that are a folder of files; `folder` is set.
+    /// Components that are a tree of files: in a folder, which is set, or in the deployment's bucket.
     pub folders: Vec<ComponentInfo>,
 }
 

@@ -1,91 +1,39 @@
-//! A folder of artifact files on its way into the repository.
+//! Artifact files on their way into the repository: a folder here, a bucket in [`bucket`].
 //!
 //! A file whose state is the one of the last run is not read again, if all its chunks are still there. One that changes
 //! while it is read is read again, a few times; then it is a problem, and problems fail the component unless told otherwise.
+
+pub mod bucket;
+pub mod put_back;
+mod sink;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::streams::{Stored, add_counts};
-use super::{Context, Progress};
+use self::sink::Sink;
+pub use self::sink::{FolderStored, Storing};
 use crate::component::artifact_store::scan::{FileState, ScanError, Scanned, ScannedEntry, SourceFolder, is_unchanged};
 use crate::error::{Error, ErrorKind};
 use crate::format::FormatError;
 use crate::format::bytes::{FieldReader, put_chunk_ids, put_count};
-use crate::format::config::ProfileName;
-use crate::format::manifest::{Layout, Sizes, StreamRecord};
-use crate::format::tree::{ContentRoot, FileContent, TreeEncoder, TreeEntry};
-use crate::id::RunId;
+use crate::format::tree::{ContentRoot, FileContent};
 use crate::limits::INPUT_BLOCK_SIZE_MAX;
-use crate::repository::Repository;
-use crate::repository::chunks::ChunkReader;
-use crate::repository::session::{ComponentWriter, InputBlock, OpenStream, WriteSession};
-use crate::repository::stream::ChunkIds;
 use crate::tree_entry::{Entry, EntryKind, FileTime, printable};
 
 /// How often a file that changes while it is read is tried.
 const ATTEMPTS: u32 = 3;
 /// Entries that are scanned in one go.
 const SCAN_BATCH: usize = 128;
-/// Encoded entries that are collected before they are cut, in bytes.
-const TREE_BLOCK: usize = 64 << 10;
-/// Problems that are told one by one.
-const PROBLEMS_TOLD: usize = 20;
 
-/// What a folder's backup found beside its content.
-pub struct FolderStored {
-    /// What was stored.
-    pub stored: Stored,
-    /// Entries that should be there and are not.
-    pub problems: Vec<String>,
-}
-
-/// Stores the folder `path` as component `component`.
-pub async fn store(
-    context: &Context,
-    repository: &Arc<Repository>,
-    session: &WriteSession,
-    deployment: &str,
-    component: &str,
-    path: &Path,
-    run: RunId,
-) -> Result<FolderStored, Error> {
-    let key = format!("{deployment}\0{component}");
-    let started = context.clock().now();
-    let last_started = repository.cache().last_file_run(&key).map_err(cache_error)?;
-    let source = open_folder(component, path).await?;
-    let writer = session.component().await;
-    let tree = writer.tree();
-    let mut folder = Folder {
-        context,
-        repository,
-        session,
-        reader: Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor))),
-        component,
-        key,
-        run,
-        last_started: last_started.map(|ns| jiff::Timestamp::from_nanosecond(ns.into()).unwrap_or_default()),
-        source: Arc::clone(&source),
-        writer,
-        tree,
-        encoder: TreeEncoder::new(),
-        pending: Vec::new(),
-        states: Vec::new(),
-        sizes: Sizes { files: Some(0), files_unchanged: Some(0), ..Sizes::default() },
-        done_bytes: 0,
-        warnings: Vec::new(),
-        problems: Vec::new(),
-    };
+/// Stores the folder `path`.
+pub async fn store(storing: Storing<'_>, path: &Path) -> Result<FolderStored, Error> {
+    let source = open_folder(storing.component, path).await?;
+    let sink = Sink::open(storing, "").await?;
+    let mut folder = Folder { sink, source };
     folder.walk().await?;
-    let stored = folder.finish(started).await?;
-    context.events.progress_done("dump", component);
-    Ok(stored)
-}
-
-fn cache_error(error: crate::repository::cache::CacheError) -> Error {
-    Error::from(crate::repository::RepositoryError::Cache(error))
+    folder.sink.finish().await
 }
 
 async fn open_folder(component: &str, path: &Path) -> Result<Arc<SourceFolder>, Error> {
@@ -103,32 +51,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 struct Folder<'a> {
-    context: &'a Context,
-    repository: &'a Arc<Repository>,
-    session: &'a WriteSession,
-    reader: Arc<ChunkReader>,
-    component: &'a str,
-    key: String,
-    run: RunId,
-    last_started: Option<jiff::Timestamp>,
+    sink: Sink<'a>,
     source: Arc<SourceFolder>,
-    writer: ComponentWriter,
-    tree: OpenStream,
-    encoder: TreeEncoder,
-    pending: Vec<u8>,
-    states: Vec<(Vec<u8>, Vec<u8>)>,
-    sizes: Sizes,
-    done_bytes: u64,
-    warnings: Vec<String>,
-    problems: Vec<String>,
 }
 
 impl Folder<'_> {
     async fn walk(&mut self) -> Result<(), Error> {
         let source = Arc::clone(&self.source);
-        let mut scan = blocking(move || source.scan()).await.map_err(|error| scan_error(self.component, error))?;
+        let mut scan =
+            blocking(move || source.scan()).await.map_err(|error| scan_error(self.sink.component(), error))?;
         loop {
-            self.context.cancel.check()?;
+            self.sink.context().cancel.check()?;
             let (batch, back) = blocking(move || {
                 let batch: Vec<Scanned> = scan.by_ref().take(SCAN_BATCH).collect();
                 (batch, scan)
@@ -147,7 +80,7 @@ impl Folder<'_> {
                         }
                     }
                     Scanned::Skipped { path, reason } => {
-                        self.warnings.push(format!("`{}` is a {reason} and was passed over", printable(&path)));
+                        self.sink.warn(format!("`{}` is a {reason} and was passed over", printable(&path)));
                     }
                     Scanned::Problem { path, error } => self.problem(&path, &error),
                 }
@@ -157,7 +90,7 @@ impl Folder<'_> {
 
     fn problem(&mut self, path: &[u8], error: &dyn std::error::Error) {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        self.problems.push(format!("`{}`: {error}{cause}", printable(path)));
+        self.sink.problem(path, format!("`{}`: {error}{cause}", printable(path)));
     }
 
     /// Keeps one entry; `false` if its content could not be kept.
@@ -169,33 +102,14 @@ impl Folder<'_> {
             EntryKind::HardLink { first } => EntryKind::HardLink { first },
             EntryKind::File(()) => return self.file(ScannedEntry { entry: Entry { path, meta, kind }, ..found }).await,
         };
-        self.put(&Entry { path, meta, kind }).await?;
+        self.sink.put(&Entry { path, meta, kind }).await?;
         Ok(true)
-    }
-
-    async fn put(&mut self, entry: &TreeEntry) -> Result<(), Error> {
-        self.encoder.push(entry, &mut self.pending).map_err(|error| {
-            let text = format!("component `{}` cannot be described", self.component);
-            Error::with_source(ErrorKind::Source, text, error)
-        })?;
-        if self.pending.len() >= TREE_BLOCK {
-            self.write_tree().await?;
-        }
-        Ok(())
-    }
-
-    async fn write_tree(&mut self) -> Result<(), Error> {
-        let bytes = Bytes::from(std::mem::take(&mut self.pending));
-        let block = InputBlock { bytes, border: false, permit: None };
-        Ok(self.writer.write(&mut self.tree, block).await?)
     }
 
     async fn file(&mut self, found: ScannedEntry) -> Result<bool, Error> {
         let mut found = found;
         if let Some(content) = self.unchanged(&found).await? {
-            *self.sizes.files_unchanged.get_or_insert(0) += 1;
-            self.sizes.logical_bytes += content.size;
-            self.sizes.shared_bytes += content.size;
+            self.sink.count_unchanged(content.size);
             return self.keep(found, content).await.map(|()| true);
         }
         for attempt in 1..=ATTEMPTS {
@@ -223,61 +137,20 @@ impl Folder<'_> {
     }
 
     async fn keep(&mut self, found: ScannedEntry, content: FileContent) -> Result<(), Error> {
-        *self.sizes.files.get_or_insert(0) += 1;
-        self.states.push((found.entry.path.clone(), encode_state(&found.state, &content.root)));
-        if self.states.len() >= 1000 {
-            self.write_states();
-        }
-        self.done_bytes += content.size;
-        let target = self.component.to_owned();
-        self.context.events.progress(&Progress {
-            action: "dump",
-            target,
-            done_bytes: self.done_bytes,
-            total_bytes: None,
-        });
+        let state = encode_state(&found.state, &content.root);
         let Entry { path, meta, .. } = found.entry;
-        self.put(&Entry { path, meta, kind: EntryKind::File(content) }).await
-    }
-
-    fn write_states(&mut self) {
-        let states = std::mem::take(&mut self.states);
-        self.repository.cached(self.repository.cache().put_files(&self.key, self.run.as_bytes(), &states));
+        self.sink.keep(path, meta, content, state).await
     }
 
     /// The content that the last run stored, if the file has not changed since and all of it is still there.
     async fn unchanged(&self, found: &ScannedEntry) -> Result<Option<FileContent>, Error> {
-        let Some(started) = self.last_started else { return Ok(None) };
-        let Some(bytes) = self.repository.cache().file(&self.key, &found.entry.path).map_err(cache_error)? else {
-            return Ok(None);
-        };
+        let Some(started) = self.sink.last_started() else { return Ok(None) };
+        let Some(bytes) = self.sink.known(&found.entry.path)? else { return Ok(None) };
         let Ok((state, root)) = decode_state(&bytes) else { return Ok(None) };
         if !is_unchanged(&found.state, &state, started) {
             return Ok(None);
         }
-        let size = self.stored_size(&root).await?;
-        Ok((size == Some(found.state.size)).then_some(FileContent { size: found.state.size, root }))
-    }
-
-    /// Length of what is below `root`; `None` if any chunk of it is no longer there.
-    async fn stored_size(&self, root: &ContentRoot) -> Result<Option<u64>, Error> {
-        let mut ids = ChunkIds::new(Arc::clone(&self.reader), root)?;
-        let mut size = 0;
-        for id in if root.depth > 0 { &root.chunks[..] } else { &[] } {
-            if self.session.stored_length(id)?.is_none() {
-                return Ok(None);
-            }
-        }
-        loop {
-            match ids.next().await {
-                Ok(Some(id)) => match self.session.stored_length(&id)? {
-                    Some(length) => size += length,
-                    None => return Ok(None),
-                },
-                Ok(None) => return Ok(Some(size)),
-                Err(_) => return Ok(None),
-            }
-        }
+        self.sink.still_there(found.state.size, root).await
     }
 
     /// Reads and stores a file. The inner error is about the file, the outer one about everything else.
@@ -287,9 +160,9 @@ impl Folder<'_> {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
         };
-        let mut stream = self.writer.content(ProfileName::Files);
+        let mut stream = self.sink.begin();
         loop {
-            self.context.cancel.check()?;
+            self.sink.context().cancel.check()?;
             let (result, back) = blocking(move || {
                 let mut buffer = vec![0; INPUT_BLOCK_SIZE_MAX.min(usize::try_from(state.size).unwrap_or(0) + 1)];
                 let result = file.read(&mut buffer).map(|size| {
@@ -302,41 +175,14 @@ impl Folder<'_> {
             file = back;
             match result {
                 Ok(bytes) if bytes.is_empty() => break,
-                Ok(bytes) => {
-                    let block = InputBlock { bytes: Bytes::from(bytes), border: false, permit: None };
-                    self.writer.write(&mut stream, block).await?;
-                }
+                Ok(bytes) => self.sink.write(&mut stream, Bytes::from(bytes)).await?,
                 Err(error) => return Ok(Err(error)),
             }
         }
         if let Err(error) = blocking(move || file.finish()).await {
             return Ok(Err(error));
         }
-        let (root, counts) = self.writer.end(stream).await?;
-        add_counts(&mut self.sizes, counts);
-        Ok(Ok(FileContent { size: counts.bytes, root }))
-    }
-
-    async fn finish(mut self, started: jiff::Timestamp) -> Result<FolderStored, Error> {
-        self.write_tree().await?;
-        std::mem::take(&mut self.encoder).finish().map_err(|error| {
-            Error::with_source(ErrorKind::Source, format!("component `{}` cannot be described", self.component), error)
-        })?;
-        let (root, counts) = self.writer.end(self.tree).await?;
-        self.sizes.added_bytes = self.writer.finish().await?;
-        let states = std::mem::take(&mut self.states);
-        let (cache, run) = (self.repository.cache(), self.run);
-        self.repository.cached(cache.put_files(&self.key, run.as_bytes(), &states));
-        let started = i64::try_from(started.as_nanosecond()).unwrap_or(0);
-        self.repository.cached(cache.finish_files(&self.key, run.as_bytes(), started));
-        let tree = StreamRecord { name: "tree".to_owned(), profile: ProfileName::Meta, length: counts.bytes, root };
-        let mut warnings = self.warnings;
-        if self.problems.len() > PROBLEMS_TOLD {
-            warnings.push(format!("{} entries could not be read", self.problems.len()));
-            self.problems.truncate(PROBLEMS_TOLD);
-        }
-        let stored = Stored { streams: vec![tree], layout: Layout::Tree, sizes: self.sizes, warnings };
-        Ok(FolderStored { stored, problems: self.problems })
+        Ok(Ok(self.sink.end(stream).await?))
     }
 }
 

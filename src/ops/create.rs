@@ -6,6 +6,7 @@
 //! (`allow_partial` keeps the others).
 
 mod dumper;
+mod known;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::dumper::Dumper;
+use self::known::Known;
+use super::census::{self, StorageCheck};
 use super::evidence::{Recorder, StepFacts};
 pub use super::files::{BroughtSource, FilesSource};
 pub use super::import::ArchiveSource;
@@ -26,15 +29,14 @@ use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
+use crate::provider::bucket::BucketAccess;
 use crate::provider::{Provider, Reach, ServiceState};
 use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use crate::repository::confirm;
 use crate::repository::lease::RunLease;
-use crate::repository::lineage::DISTANCES;
 use crate::repository::pack_writer::Stage;
 use crate::repository::session::{SessionOptions, WriteSession};
-use crate::repository::snapshots::Snapshot;
 use crate::state::{DeploymentLock, Journal, JournalEntry};
 
 /// What to back up.
@@ -107,6 +109,8 @@ pub struct Created {
     pub report: Option<ObjectId>,
     /// What should be looked at.
     pub warnings: Vec<String>,
+    /// What the graph names in the artifact store beside what is there, where both were read.
+    pub storage_ids: Option<StorageCheck>,
 }
 
 /// Chooses what is backed up. Reads the configuration, reaches nothing.
@@ -158,7 +162,9 @@ impl CreatePlan {
             lines.push(format!("stop {} while the databases are dumped, if running", stops.join(", ")));
         }
         for component in &self.deployment.components {
-            let from = component.folder.as_ref().map(|path| format!(" from {}", path.display())).unwrap_or_default();
+            let folder = component.folder.as_ref().map(|path| format!(" from {}", path.display()));
+            let bucket = self.bucket().filter(|_| component.kind == ComponentKind::Artifacts);
+            let from = folder.or_else(|| Some(format!(" from {}", bucket?))).unwrap_or_default();
             lines.push(format!("back up `{}` ({}){from}", component.name, component.kind.as_str()));
         }
         if !stops.is_empty() {
@@ -173,6 +179,12 @@ impl CreatePlan {
             Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
             Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
         }
+    }
+
+    /// The bucket of the artifact store, if that is in one.
+    fn bucket(&self) -> Option<&BucketAccess> {
+        let Origin::Reached(reach) = &self.origin else { return None };
+        reach.bucket()
     }
 
     fn stops(&self, components: &[ComponentInfo]) -> Vec<String> {
@@ -226,8 +238,11 @@ pub(super) async fn execute_locked(
         Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
     };
     let mut journal = Journal::begin(lock, plan.operation(), recorder.run(), way)?;
-    let mut run = Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease: None };
+    let (lease, storage_ids) = (None, None);
+    let mut run =
+        Run { context, repository, plan: &plan, recorder: &recorder, journal: &mut journal, lease, storage_ids };
     let (made, all_runs) = run.all().await;
+    let storage_ids = run.storage_ids.take();
     if let Some(lease) = run.lease.take() {
         // It claims nothing any more; how it ended matters to nobody.
         lease.end().await;
@@ -261,7 +276,7 @@ pub(super) async fn execute_locked(
         return Err(error.context(format!("snapshot {id} was made, but the deployment does not run as before")));
     }
     let warnings = manifest.components.iter().flat_map(|component| component.warnings.clone()).collect();
-    Ok(Created { id, manifest, stored_bytes, report, warnings })
+    Ok(Created { id, manifest, stored_bytes, report, warnings, storage_ids })
 }
 
 type Made = (SnapshotId, Manifest, u64, Option<Error>);
@@ -273,6 +288,7 @@ struct Run<'a> {
     recorder: &'a Recorder,
     journal: &'a mut Journal,
     lease: Option<RunLease>,
+    storage_ids: Option<StorageCheck>,
 }
 
 /// Where the streams of this run come from.
@@ -328,7 +344,7 @@ impl<'a> Run<'a> {
                 ComponentKind::Postgres | ComponentKind::Artifacts | ComponentKind::Opaque => Inspection::default(),
             };
             let record = if info.folder.is_some() {
-                self.dumper().folder(&session, info, Consistency::Given).await
+                self.dumper().folder(&session, info, Consistency::Given, None).await
             } else {
                 let path = files.path(&info.name).expect("a stream component of files has a path");
                 match FileDump::open(&info.name, path).await {
@@ -406,6 +422,7 @@ impl<'a> Run<'a> {
     async fn reached(&mut self, reach: &Reach, paused: &mut Paused) -> Result<Made, Error> {
         let (session, known) = self.begin().await?;
         let opened = self.open(reach).await?;
+        self.dumper().check_buckets(&opened.folders).await?;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
@@ -415,7 +432,12 @@ impl<'a> Run<'a> {
             tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
         }
         // Behind the wait: what tasks still wrote belongs to what is counted.
-        let inspections = self.inspect(&*reach.provider(), &opened.streams).await?;
+        let provider = reach.provider();
+        let (inspections, census) = tokio::join!(
+            self.inspect(&*provider, &opened.streams),
+            census::read(self.context, &*provider, &opened.streams, !opened.folders.is_empty())
+        );
+        let inspections = inspections?;
         if !stops.is_empty() {
             self.phase("stop")?;
             paused.stop(self.context, self.recorder, self.journal, &stops).await?;
@@ -444,7 +466,7 @@ impl<'a> Run<'a> {
         let (inside, outside): (Vec<_>, Vec<_>) =
             opened.folders.iter().partition(|info| !info.stopped_for_dump.is_empty());
         for info in inside {
-            let record = dumper.folder(&session, info, Consistency::Quiesced).await;
+            let record = dumper.folder(&session, info, Consistency::Quiesced, census.as_ref()).await;
             records.push(dumper.or_failed(info, Consistency::Quiesced, record)?);
         }
         if !paused.services().is_empty() {
@@ -460,9 +482,10 @@ impl<'a> Run<'a> {
             records.insert(at.min(records.len()), record);
         }
         for info in outside {
-            let record = dumper.folder(&session, info, Consistency::Online).await;
+            let record = dumper.folder(&session, info, Consistency::Online, census.as_ref()).await;
             records.push(dumper.or_failed(info, Consistency::Online, record)?);
         }
+        self.storage_ids = census.and_then(|census| census::tell(self.context, self.recorder, &census, &mut records));
         if !stops.is_empty() {
             self.keep_unchanged(&*reach.provider(), &opened.streams, &mut records).await;
         }
@@ -621,32 +644,6 @@ impl<'a> Run<'a> {
         // From here on the snapshot may be there; whether it counts is settled before success is told.
         confirm::settle(self.repository, &self.context.executor, lease, &id, &manifest).await?;
         Ok((id, manifest, stored))
-    }
-}
-
-/// What earlier snapshots tell.
-struct Known {
-    head: Option<SnapshotId>,
-    /// As far back as [`DISTANCES`] says, the last one first.
-    earlier: Vec<Manifest>,
-}
-
-impl Known {
-    fn new(snapshots: Vec<Snapshot>, deployment: &str) -> Self {
-        // One that is late may be withdrawn yet.
-        let head = snapshots.iter().rev().find(|snapshot| !snapshot.late).map(|snapshot| snapshot.id);
-        let mine = |snapshot: &Snapshot| {
-            let manifest = &snapshot.manifest;
-            manifest.deployment == deployment && snapshot.is_complete() && !manifest.is_safety()
-        };
-        let mine: Vec<Manifest> = snapshots.into_iter().rev().filter(mine).map(|snapshot| snapshot.manifest).collect();
-        let oldest = mine.len();
-        let mine = mine.into_iter().zip(1..).filter(|(_, back)| DISTANCES.contains(back) || *back == oldest);
-        Self { head, earlier: mine.map(|(manifest, _)| manifest).collect() }
-    }
-
-    fn logical_bytes(&self, component: &str) -> Option<u64> {
-        Some(self.earlier.first()?.component(component)?.sizes.logical_bytes)
     }
 }
 

@@ -21,6 +21,8 @@ use std::time::Duration;
 use self::deployment_id::only_graph;
 pub use self::deployment_id::{ResetId, told};
 use self::to_folder::{file_name, free_folder};
+use super::artifacts::put_back;
+use super::census::{self, StorageCheck};
 use super::clear::clear;
 use super::create::choose;
 use super::evidence::{Recorder, StepFacts};
@@ -131,6 +133,8 @@ pub struct Restored {
     pub deployment_id: Option<ResetId>,
     /// The snapshot that was made of the target before.
     pub safety_snapshot: Option<SnapshotId>,
+    /// What the graph names in the artifact store beside what is there, where both could be asked.
+    pub storage_ids: Option<StorageCheck>,
 }
 
 impl RestorePlan {
@@ -187,7 +191,12 @@ pub async fn plan(
     }
     match &into {
         Into::Folder(folder) => lines.push(format!("write into {}, which holds none of it yet", folder.display())),
-        Into::Deployment(into) => lines.extend(into.lines(&records, &options)),
+        Into::Deployment(into) => {
+            for target in into.buckets(context, &reader, &records) {
+                target.check(repository).await?;
+            }
+            lines.extend(into.lines(&records, &options));
+        }
     }
     Ok(RestorePlan { snapshot, records, into, lines, options })
 }
@@ -277,6 +286,20 @@ impl IntoDeployment {
         }
         lines
     }
+
+    /// The components whose files go into the deployment's bucket.
+    fn buckets<'a>(
+        &'a self,
+        context: &'a Context,
+        reader: &'a Arc<ChunkReader>,
+        records: &'a [ComponentRecord],
+    ) -> impl Iterator<Item = put_back::Target<'a>> {
+        let is_in_bucket = |record: &&ComponentRecord| {
+            self.folders.iter().any(|info| info.name == record.name && info.folder.is_none())
+        };
+        let records = records.iter().filter(is_in_bucket);
+        records.filter_map(|record| Some(put_back::Target { context, reader, record, access: self.reach.bucket()? }))
+    }
 }
 
 /// Restores.
@@ -295,13 +318,16 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let recorder = Recorder::new(context, "restore", Some(&deployment), lines);
     recorder.snapshot(snapshot.id);
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, reader, recorder: &recorder, replacing: false.into() };
+    let run = Run { context, repository, reader, recorder: &recorder, replacing: false.into() };
     let result = match into {
-        Into::Folder(folder) => run.to_folder(&folder, &records).await.map(|components| (components, None)),
+        Into::Folder(folder) => {
+            let written = run.to_folder(&folder, &records).await;
+            written.map(|components| InDeployment { components, ..InDeployment::default() })
+        }
         Into::Deployment(into) => run.to_deployment(*into, &records).await,
     };
     let outcome = match &result {
-        Ok((components, _)) if components.iter().any(|component| component.counts_match == Some(false)) => {
+        Ok(done) if done.components.iter().any(|component| component.counts_match == Some(false)) => {
             Outcome::Incomplete
         }
         Ok(_) => Outcome::Done,
@@ -309,8 +335,8 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     };
     // A read-only repository is restored from all the same.
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
-    let (components, deployment_id) = result?;
-    Ok(Restored { report, components, deployment_id, safety_snapshot })
+    let InDeployment { components, deployment_id, storage_ids } = result?;
+    Ok(Restored { report, components, deployment_id, safety_snapshot, storage_ids })
 }
 
 /// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
@@ -326,14 +352,23 @@ pub(super) async fn into_folder(
     let records: Vec<ComponentRecord> = snapshot.manifest.components.iter().filter(there).cloned().collect();
     let folder = free_folder(folder, &records)?;
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, reader, recorder, replacing: false.into() };
+    let run = Run { context, repository, reader, recorder, replacing: false.into() };
     let restored = run.to_folder(&folder, &records).await?;
     let paths = records.iter().map(|record| folder.join(file_name(record))).collect::<Vec<_>>();
     Ok(records.into_iter().zip(paths).zip(restored).map(|((record, path), done)| (record, path, done)).collect())
 }
 
+/// What became of a restore.
+#[derive(Default)]
+struct InDeployment {
+    components: Vec<RestoredComponent>,
+    deployment_id: Option<ResetId>,
+    storage_ids: Option<StorageCheck>,
+}
+
 struct Run<'a> {
     context: &'a Context,
+    repository: &'a Repository,
     reader: Arc<ChunkReader>,
     recorder: &'a Recorder,
     replacing: std::sync::atomic::AtomicBool,
@@ -366,11 +401,7 @@ impl Run<'_> {
         Ok(RestoredComponent { name, bytes: summary.bytes, files, counts_match: None, notes })
     }
 
-    async fn to_deployment(
-        &self,
-        into: IntoDeployment,
-        records: &[ComponentRecord],
-    ) -> Result<(Vec<RestoredComponent>, Option<ResetId>), Error> {
+    async fn to_deployment(&self, into: IntoDeployment, records: &[ComponentRecord]) -> Result<InDeployment, Error> {
         let deployment = into.provider.deployment().name.clone();
         let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
         let mut paused = Paused::for_load(Arc::clone(&into.provider));
@@ -403,7 +434,10 @@ impl Run<'_> {
         }
         journal.close()?;
         self.compare(&into, records, &mut done).await?;
-        Ok((done, reset_id))
+        let restored = !into.folders.is_empty();
+        let storage_ids =
+            census::after_restore(self.context, self.recorder, &into.reach, &into.streams, restored).await;
+        Ok(InDeployment { components: done, deployment_id: reset_id, storage_ids })
     }
 
     /// Gives the deployment a new id if that was asked for and its graph was replaced, whatever became of other components.
@@ -434,11 +468,17 @@ impl Run<'_> {
         journal.note(JournalEntry::Phase { name: "load".to_owned() })?;
         let record = |name: &str| records.iter().find(|record| record.name == name).expect("opened for a record");
         // What databases refer to is there before they are.
-        for info in &into.folders {
+        for (info, path) in into.folders.iter().filter_map(|info| Some((info, info.folder.as_ref()?))) {
             self.context.info(format!("restoring `{}`", info.name));
-            let path = info.folder.as_ref().expect("a folder component has a folder");
             let step = self.recorder.begin(self.context, "copy", &info.name);
             let result = self.tree(record(&info.name), path, Overwrite::Replace).await;
+            done.push(self.recorder.end_with(self.context, step, result, facts)?);
+        }
+        for target in into.buckets(self.context, &self.reader, records) {
+            let name = &target.record.name;
+            self.context.info(format!("restoring `{name}` into {}", target.access));
+            let step = self.recorder.begin(self.context, "copy", name);
+            let result = target.put_back(self.repository).await;
             done.push(self.recorder.end_with(self.context, step, result, facts)?);
         }
         if into.streams.is_empty() {

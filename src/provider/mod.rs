@@ -4,6 +4,7 @@
 //! [`crate::component`]. Unknown is an error here, never a default.
 
 pub mod bespoke;
+pub mod bucket;
 pub mod config;
 pub mod docker;
 pub mod exec;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::bespoke::BespokeProvider;
+use self::bucket::BucketAccess;
 use self::docker::{DockerError, DockerProvider};
 use self::flow_runs::TaskManager;
 use crate::deployment::{Deployment, Way};
@@ -129,6 +131,14 @@ impl Reach {
         match self {
             Self::Bespoke(..) => None,
             Self::Docker(provider) => Some(&**provider),
+        }
+    }
+
+    /// The bucket of the artifact store, if that is in one.
+    pub fn bucket(&self) -> Option<&BucketAccess> {
+        match self {
+            Self::Bespoke(..) => None,
+            Self::Docker(provider) => provider.bucket(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Does not: retry (a wrapper does), know formats, keep secrets.
 
 pub mod answer;
+pub mod bucket;
 pub mod count;
 pub mod http;
 pub mod limit;

@@ -150,6 +150,15 @@ pub fn open(place: &RemotePlace, variables: &Variables) -> Result<RemoteStore, S
 /// # Errors
 /// If the place is in no S3, or the settings do not fit together.
 pub(super) fn amazon(place: &RemotePlace, variables: &Variables) -> object_store::Result<AmazonS3> {
+    amazon_with(place, variables, |client| client)
+}
+
+/// The same with changes of the caller's to how it connects.
+pub(super) fn amazon_with(
+    place: &RemotePlace,
+    variables: &Variables,
+    connecting: impl FnOnce(ClientOptions) -> ClientOptions,
+) -> object_store::Result<AmazonS3> {
     let Service::S3 { endpoint, region } = &place.service else {
         return Err(object_store::Error::NotSupported { source: "only S3 takes an object in parts here".into() });
     };
@@ -171,7 +180,7 @@ pub(super) fn amazon(place: &RemotePlace, variables: &Variables) -> object_store
         .with_checksum_algorithm(Checksum::SHA256)
         // One by one: only then is it told that a delete merely hid something.
         .with_disable_bulk_delete(true)
-        .with_client_options(client(endpoint.as_deref()))
+        .with_client_options(connecting(client(endpoint.as_deref())))
         .with_http_connector(WatchedConnector { content_md5: true })
         .with_retry(no_retry())
         .build()

@@ -3,12 +3,17 @@
 //! `INFRAHUB_TEST_PARTS` names the folder of scripts that bring them up (`tests/parts`); without it each test prints what it
 //! did not test.
 
+mod bucket;
+mod census;
 mod cut;
 mod deployment_id;
 mod edition;
 mod flush;
 mod mishaps;
 mod project;
+#[path = "../e2e_s3/server.rs"]
+#[expect(dead_code, reason = "stores of repositories and other kinds of servers are tested in `e2e_s3`")]
+mod s3_server;
 mod speed;
 #[path = "../support/mod.rs"]
 mod support;

@@ -157,13 +157,16 @@ fn show(session: &Session, created: Created) -> Result<Exit, Failure> {
 
 /// What came of it, for programs; tells its warnings.
 pub fn created_document(session: &Session, created: &Created) -> Value {
-    let Created { id, manifest, stored_bytes, report, warnings } = created;
+    let Created { id, manifest, stored_bytes, report, warnings, storage_ids } = created;
     warnings.iter().for_each(|warning| session.context.warn(warning));
     let snapshot = Snapshot::new(*id, manifest.clone());
     let mut document = serde_json::to_value(SnapshotDocument::new(&snapshot, false)).expect("a document is plain data");
     document["stored_bytes"] = json!(stored_bytes);
     document["report"] = json!(report);
     document["warnings"] = json!(warnings);
+    if let Some(found) = storage_ids {
+        document["storage_ids"] = json!(found);
+    }
     document
 }
 

@@ -197,13 +197,16 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
             })
         })
         .collect();
-    let document = json!({
+    let mut document = json!({
         "snapshot": id,
         "components": components,
         "deployment_id": restored.deployment_id.as_ref().map(|id| json!({ "old": id.old, "new": id.new })),
         "safety_snapshot": restored.safety_snapshot,
         "report": restored.report,
     });
+    if let Some(found) = &restored.storage_ids {
+        document["storage_ids"] = json!(found);
+    }
     let differs = restored.components.iter().any(|component| component.counts_match == Some(false));
     let exit = if differs { Exit::Incomplete } else { Exit::Done };
     session.out.done(exit, &document, || {

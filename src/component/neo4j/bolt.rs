@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use neo4rs::{ConfigBuilder, Graph, Query};
 
+use crate::component::TakeStorageId;
 use crate::component::graph::{ROOT, Root};
 use crate::provider::config::Neo4jSection;
 use crate::provider::secret::{Masker, SecretError};
@@ -94,6 +95,26 @@ impl Bolt {
             let mut transaction = graph.start_txn().await.map_err(|error| self.driver(error))?;
             transaction.run(self.query(statement)).await.map_err(|error| self.driver(error))?;
             transaction.commit().await.map_err(|error| self.driver(error))
+        })
+        .await
+    }
+
+    /// Hands over what `statement` gives as `id` and `in_use`, row by row.
+    pub(super) async fn storage_ids(
+        &self,
+        statement: &str,
+        limit: Duration,
+        take: &mut TakeStorageId<'_>,
+    ) -> Result<(), BoltError> {
+        self.within(limit, async {
+            let graph = self.connect(self.database()).await?;
+            let mut transaction = graph.start_txn().await.map_err(|error| self.driver(error))?;
+            let mut rows = transaction.execute(self.query(statement)).await.map_err(|error| self.driver(error))?;
+            while let Some(row) = rows.next(transaction.handle()).await.map_err(|error| self.driver(error))? {
+                let id: String = row.get("id").map_err(|_| BoltError::Answer { what: "id" })?;
+                take(&id, row.get("in_use").map_err(|_| BoltError::Answer { what: "in_use" })?);
+            }
+            Ok(())
         })
         .await
     }

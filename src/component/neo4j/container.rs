@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named};
+use super::{COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named, storage_ids};
 use crate::component::graph::{self, Graph, NewDeploymentId, Root};
 use crate::component::stream::{ExecDump, ExecLoad};
-use crate::component::{Component, ComponentError, DumpStream, LoadStream, Migration};
+use crate::component::{Component, ComponentError, DumpStream, LoadStream, Migration, TakeStorageId};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::{DATABASE, DockerError, DockerProvider, User};
 use crate::provider::exec::place::Place;
-use crate::provider::exec::{self, CommandSpec};
+use crate::provider::exec::{self, CommandSpec, ExecError, ProcessOutput};
 use crate::provider::secret::{EnvValue, SecretSource};
 use crate::provider::{Provider as _, ServiceState};
 
@@ -193,6 +193,23 @@ impl Component for ContainerNeo4j {
 
     async fn inspect(&self) -> Result<Inspection, ComponentError> {
         self.ask().await
+    }
+
+    async fn storage_ids(&self, take: &mut TakeStorageId<'_>) -> Result<bool, ComponentError> {
+        let mut spec = self.shell.clone();
+        let argv = ["cypher-shell", "--format", "plain", "-d", &self.database, storage_ids::QUESTION];
+        spec.argv = argv.map(str::to_owned).to_vec();
+        spec.total_timeout = storage_ids::TIMEOUT;
+        let failed = |error| self.query_error(storage_ids::QUESTION, error);
+        let exec = |error: ExecError| failed(Box::new(error));
+        let mut output = ProcessOutput::start(&spec, self.provider.masker()).await.map_err(exec)?;
+        let mut rows = storage_ids::Rows::default();
+        while let Some(piece) = output.next().await.map_err(exec)? {
+            rows.push(&piece, take).map_err(|wrong| failed(wrong.into()))?;
+        }
+        output.finish().await.map_err(exec)?;
+        rows.finish(take).map_err(|wrong| failed(wrong.into()))?;
+        Ok(true)
     }
 
     async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError> {

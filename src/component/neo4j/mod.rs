@@ -9,6 +9,7 @@ mod community;
 pub mod container;
 pub mod dump_format;
 mod enterprise;
+mod storage_ids;
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use self::bolt::{Bolt, BoltError};
 use super::graph::{self, Graph, NewDeploymentId, Root};
 use super::opaque::wanted;
 use super::stream::ExecDump;
-use super::{Component, ComponentError, DumpStream, LoadStream, Migration};
+use super::{Component, ComponentError, DumpStream, LoadStream, Migration, TakeStorageId};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::bespoke::info;
 use crate::provider::config::{ComponentConfig, EditionSetting};
@@ -170,6 +171,13 @@ impl Component for Neo4j {
             inspection.counts.insert(what.to_owned(), count);
         }
         Ok(inspection)
+    }
+
+    async fn storage_ids(&self, take: &mut TakeStorageId<'_>) -> Result<bool, ComponentError> {
+        let Some(bolt) = &self.bolt else { return Ok(false) };
+        let asked = bolt.storage_ids(storage_ids::QUESTION, storage_ids::TIMEOUT, take).await;
+        asked.map_err(|error| self.query_error(storage_ids::QUESTION, error))?;
+        Ok(true)
     }
 
     async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError> {

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{CreatePlan, Known, record};
+use super::known::Known;
+use super::{CreatePlan, record};
 use crate::component::{Component, DumpStream};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Layout, Sizes, Window};
+use crate::ops::Context;
+use crate::ops::artifacts::{self, Storing};
+use crate::ops::census::Census;
 use crate::ops::evidence::{Recorder, StepFacts};
 use crate::ops::held::HeldDump;
 use crate::ops::streams::{self, Stored};
-use crate::ops::{Context, artifacts};
+use crate::provider::bucket::BucketAccess;
 use crate::repository::Repository;
 use crate::repository::session::WriteSession;
 
@@ -116,25 +120,48 @@ impl<'a> Dumper<'a> {
         Ok(record(info, stored, ComponentStatus::Complete, consistency, window, inspection))
     }
 
-    /// Stores a component's folder.
+    /// Whether buckets among these answer: better told before anything is stopped.
+    pub async fn check_buckets(self, folders: &[ComponentInfo]) -> Result<(), Error> {
+        for info in folders.iter().filter(|info| info.folder.is_none() && !self.may_fail(info)) {
+            artifacts::bucket::check(self.context, &info.name, self.bucket()).await?;
+        }
+        Ok(())
+    }
+
+    fn bucket(&self) -> &'a BucketAccess {
+        self.plan.bucket().expect("a component in no folder is in the deployment's bucket")
+    }
+
+    /// Stores a component's files.
     pub async fn folder(
         self,
         session: &WriteSession,
         info: &ComponentInfo,
         consistency: Consistency,
+        census: Option<&Census>,
     ) -> Result<ComponentRecord, Error> {
-        let path = info.folder.as_ref().expect("a folder component has a folder");
         let (start, run) = (self.context.clock().now(), self.recorder.run());
         let step = self.recorder.begin(self.context, "copy", &info.name);
-        self.context.info(format!("backing up `{}` from {}", info.name, path.display()));
-        let deployment = &self.plan.deployment.name;
-        let stored = artifacts::store(self.context, self.repository, session, deployment, &info.name, path, run).await;
+        let Self { context, repository, .. } = self;
+        let (deployment, component) = (self.plan.deployment.name.as_str(), info.name.as_str());
+        let storing = Storing { context, repository, session, deployment, component, run, census };
+        let stored = match &info.folder {
+            Some(path) => {
+                context.info(format!("backing up `{component}` from {}", path.display()));
+                artifacts::store(storing, path).await
+            }
+            None => {
+                context.info(format!("backing up `{component}` from {}", self.bucket()));
+                artifacts::bucket::store(storing, self.bucket()).await
+            }
+        };
         let facts = |stored: &artifacts::FolderStored| {
             let sizes = &stored.stored.sizes;
             let numbers = [("files", sizes.files), ("files_unchanged", sizes.files_unchanged)];
             let mut numbers: BTreeMap<String, u64> =
                 numbers.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?))).collect();
             numbers.insert("bytes".to_owned(), sizes.logical_bytes);
+            numbers.extend(stored.requests.iter().map(|(name, number)| ((*name).to_owned(), *number)));
             StepFacts { numbers, log: stored.problems.clone(), ..StepFacts::default() }
         };
         let mut found = self.recorder.end_with(self.context, step, stored, facts)?;
@@ -148,6 +175,11 @@ impl<'a> Dumper<'a> {
         Ok(record(info, found.stored, status, consistency, window, &Inspection::default()))
     }
 
+    fn may_fail(&self, info: &ComponentInfo) -> bool {
+        let options = &self.plan.options;
+        options.allow_partial || options.may_fail.contains(&info.name)
+    }
+
     /// A component that failed fails the run, unless the snapshot may be partial.
     pub fn or_failed(
         self,
@@ -155,10 +187,8 @@ impl<'a> Dumper<'a> {
         consistency: Consistency,
         result: Result<ComponentRecord, Error>,
     ) -> Result<ComponentRecord, Error> {
-        let options = &self.plan.options;
-        let may_fail = options.allow_partial || options.may_fail.contains(&info.name);
         let error = match result {
-            Err(error) if may_fail && error.kind() == ErrorKind::Source => error,
+            Err(error) if self.may_fail(info) && error.kind() == ErrorKind::Source => error,
             other => return other,
         };
         let failure = error.chain().join(": ");

@@ -76,9 +76,9 @@ impl IntoDeployment {
         let infos = self.streams.iter().map(|component| component.info()).chain(&self.folders);
         let infos: Vec<ComponentInfo> = infos.cloned().collect();
         self.safety = Safety::of(&*self.provider, &infos, &silent).await?;
-        for info in &self.folders {
+        for (info, folder) in self.folders.iter().filter_map(|info| Some((info, info.folder.as_ref()?))) {
             let record = records.iter().find(|record| record.name == info.name).expect("opened for a record");
-            check_space(info.folder.as_ref().expect("a folder component has a folder"), record.sizes.logical_bytes)?;
+            check_space(folder, record.sizes.logical_bytes)?;
         }
         Ok(())
     }

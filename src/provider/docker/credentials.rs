@@ -30,6 +30,8 @@ pub struct Given {
     pub neo4j_password: Option<Secret>,
     /// `PREFECT_SERVER_DATABASE_CONNECTION_URL` or `PREFECT_API_DATABASE_CONNECTION_URL`
     pub postgres_url: Option<Secret>,
+    /// `INFRAHUB_STORAGE_ENDPOINT_URL`: where the bucket of the artifact store is from here.
+    pub artifacts_endpoint: Option<String>,
 }
 
 /// How Neo4j is entered.

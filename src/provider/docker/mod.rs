@@ -5,6 +5,7 @@
 //! know what a dump is.
 
 mod attached;
+mod bucket;
 mod credentials;
 mod endpoint;
 mod engine;
@@ -36,6 +37,7 @@ pub use self::exec::InService;
 pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
+use super::bucket::BucketAccess;
 use super::secret::Masker;
 use super::{Part, Provider, ProviderError, ServiceState, Task};
 use crate::deployment::{Deployment, DeploymentKind, DockerWay};
@@ -69,6 +71,8 @@ pub struct DockerProvider {
     after: BTreeMap<String, Vec<String>>,
     /// Why the artifact store cannot be read, if it cannot.
     store_problem: Option<String>,
+    /// The artifact store, where it is in a bucket.
+    bucket: Option<BucketAccess>,
     given: Given,
     /// Whose runs these are: what tells our containers from those of another machine's run.
     owner: String,
@@ -94,11 +98,16 @@ impl DockerProvider {
             evidence: format!("Compose project `{project}` of the Docker engine at {place}"),
         };
         let way = DockerWay { endpoint: engine.endpoint().clone(), project };
-        let store = store::find(&engine, &containers).await?;
+        let store = store::find(&engine, &containers, given.artifacts_endpoint.as_deref()).await?;
         deployment.components = services::components(&deployment.services, &store);
-        let (engine, store_problem) = (Arc::new(engine), store.folder.err());
-        let masker = Masker::default();
-        Ok(Self { engine, way, deployment, after: found.after, store_problem, given, owner, masker })
+        let (engine, masker) = (Arc::new(engine), Masker::default());
+        let (store_problem, bucket) = match store.place {
+            Ok(store::Place::Folder(_)) => (None, None),
+            Ok(store::Place::Bucket(access)) => (None, Some(*access)),
+            Err(problem) => (Some(problem), None),
+        };
+        bucket.iter().for_each(|access| masker.add(&access.secret_key));
+        Ok(Self { engine, way, deployment, after: found.after, store_problem, bucket, given, owner, masker })
     }
 
     /// Finds the services of a project and nothing else of it, to start what a killed run stopped: no component is there, and
@@ -119,7 +128,17 @@ impl DockerProvider {
             evidence: format!("services of Compose project `{project}`"),
         };
         let (engine, given, masker) = (Arc::new(engine), Given::default(), Masker::default());
-        Ok(Self { engine, way, deployment, after: found.after, store_problem: None, given, owner, masker })
+        Ok(Self {
+            engine,
+            way,
+            deployment,
+            after: found.after,
+            store_problem: None,
+            bucket: None,
+            given,
+            owner,
+            masker,
+        })
     }
 
     /// How it is reached again.
@@ -135,6 +154,11 @@ impl DockerProvider {
     /// Why the artifact store cannot be read, if it cannot.
     pub fn store_problem(&self) -> Option<&str> {
         self.store_problem.as_deref()
+    }
+
+    /// The bucket that the artifact store is in, if it is in one.
+    pub fn bucket(&self) -> Option<&BucketAccess> {
+        self.bucket.as_ref()
     }
 
     /// Where commands run in a container of `service` that runs.

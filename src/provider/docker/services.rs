@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::project::Container;
-use super::store::Store;
+use super::store::{Place, Store};
 use super::{ARTIFACTS, DATABASE, DockerError, DockerProvider, TASK_MANAGER_DB, User};
 use crate::deployment::{ComponentInfo, ComponentKind};
 use crate::provider::exec::{self, CommandSpec};
@@ -94,7 +94,10 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
         service: None,
         stopped_for_dump: vec![],
         stopped_for_load: services.iter().filter(|name| store.users.contains(name)).cloned().collect(),
-        folder: store.folder.as_ref().ok().cloned(),
+        folder: match &store.place {
+            Ok(Place::Folder(folder)) => Some(folder.clone()),
+            Ok(Place::Bucket(_)) | Err(_) => None,
+        },
     });
     components
 }

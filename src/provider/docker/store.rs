@@ -13,10 +13,12 @@ use bollard::models::{MountPoint, Volume};
 use bollard::query_parameters::ContainerArchiveInfoOptionsBuilder;
 use jiff::Timestamp;
 
+use super::bucket;
 use super::credentials::variables;
 use super::engine::Engine;
 use super::error::DockerError;
 use super::project::{self, Container};
+use crate::provider::bucket::BucketAccess;
 
 /// The service whose settings say where the store is.
 const SERVER: &str = "infrahub-server";
@@ -27,38 +29,59 @@ const PATH_DEFAULT: &str = "/opt/infrahub/storage";
 /// The bits of a mode that both sides write alike.
 const PERMISSIONS: u32 = 0o777;
 
+/// The services that use a store in a bucket.
+const BUCKET_USERS: [&str; 2] = [SERVER, "task-worker"];
+
 /// What is known of the artifact store.
 pub(super) struct Store {
-    /// The folder on this machine, or why it cannot be read.
-    pub(super) folder: Result<PathBuf, String>,
-    /// Services that have it mounted.
+    /// Where it is, or why it cannot be read.
+    pub(super) place: Result<Place, String>,
+    /// Services that use it.
     pub(super) users: Vec<String>,
 }
 
-/// Looks for the store of the deployment that `containers` are.
-pub(super) async fn find(engine: &Engine, containers: &[Container]) -> Result<Store, DockerError> {
+/// Where an artifact store is.
+pub(super) enum Place {
+    /// A folder on this machine.
+    Folder(PathBuf),
+    /// A bucket.
+    Bucket(Box<BucketAccess>),
+}
+
+/// Looks for the store of the deployment that `containers` are; `endpoint` is what the operator says of a bucket's.
+pub(super) async fn find(
+    engine: &Engine,
+    containers: &[Container],
+    endpoint: Option<&str>,
+) -> Result<Store, DockerError> {
     let server = containers.iter().find(|container| container.service == SERVER);
     let server = server.expect("a deployment has a server: the project was chosen for it");
     let found = project::inspect(engine, &server.id).await?;
-    let settings = variables(&found.config.and_then(|config| config.env).unwrap_or_default());
+    let settings = found.config.as_ref().and_then(|config| config.env.as_deref()).unwrap_or_default();
+    let settings = variables(settings);
     let driver = settings.get("INFRAHUB_STORAGE_DRIVER").map_or("local", String::as_str);
+    if driver == "s3" {
+        let access = bucket::find(engine, containers, &found, &settings, endpoint).await?;
+        let place = access.map(|access| Place::Bucket(Box::new(access)));
+        return Ok(Store { place, users: BUCKET_USERS.map(str::to_owned).to_vec() });
+    }
     if driver != "local" {
-        let text = format!("backing up an artifact store with driver `{driver}` is not built yet");
-        return Ok(Store { folder: Err(text), users: vec![SERVER.to_owned()] });
+        let text = format!("the driver `{driver}` of the artifact store is not known");
+        return Ok(Store { place: Err(text), users: vec![SERVER.to_owned()] });
     }
     let path = settings.get("INFRAHUB_STORAGE_LOCAL_PATH").map_or(PATH_DEFAULT, String::as_str);
     let mounts = found.mounts.unwrap_or_default();
     let mount = mounts.iter().find(|mount| mount.destination.as_deref() == Some(path));
     let Some((mount, source)) = mount.and_then(|mount| Some((mount, PathBuf::from(mount.source.as_ref()?)))) else {
         let text = format!("the artifact store `{path}` of service `{SERVER}` is on no volume");
-        return Ok(Store { folder: Err(text), users: vec![SERVER.to_owned()] });
+        return Ok(Store { place: Err(text), users: vec![SERVER.to_owned()] });
     };
     let users = users(engine, containers, &source).await?;
     let folder = match lies_in(engine, mount, source).await? {
         Ok(folder) => check(engine, &server.id, path, &folder).await?.map(|()| folder),
         Err(why) => Err(format!("the artifact store `{path}` of service `{SERVER}` cannot be read: {why}")),
     };
-    Ok(Store { folder, users })
+    Ok(Store { place: folder.map(Place::Folder), users })
 }
 
 /// The folder of the engine's machine that holds what `mount` shows, whether a container runs or not; if there is none, why.
