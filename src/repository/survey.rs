@@ -377,15 +377,21 @@ impl Marking<'_> {
         }
     }
 
-    /// Makes the bases of all segments live, in packs that writers rely on.
+    /// Makes the bases of all segments live that writers rely on: of those in packs that are not condemned, the ones that can be
+    /// read. What a run that came too late left has lost its bases: what that has as bases in turn is in no better state.
     fn all_bases(&mut self, record: &Record) -> Result<(), RepositoryError> {
         for pack in self.cache.based_packs()? {
             if record.condemned.contains_key(&pack) || !self.sound.contains(&pack) {
                 continue;
             }
             let Some(entry) = self.cache.pack(&pack)? else { continue };
-            for (id, depth) in entry.segments.iter().flat_map(SegmentEntry::bases) {
-                self.chunk(&id, depth)?;
+            for (ordinal, segment) in (0..).zip(&entry.segments) {
+                if !self.holdings.opens(pack, ordinal)? {
+                    continue;
+                }
+                for (id, depth) in segment.bases() {
+                    self.chunk(&id, depth)?;
+                }
             }
         }
         Ok(())

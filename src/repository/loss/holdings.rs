@@ -120,7 +120,7 @@ impl Holdings {
     }
 
     /// Whether the bases of a segment are held.
-    fn opens(&mut self, pack: PackId, segment: u32) -> Result<bool, RepositoryError> {
+    pub fn opens(&mut self, pack: PackId, segment: u32) -> Result<bool, RepositoryError> {
         if !self.based.contains(&pack) {
             return Ok(true);
         }
