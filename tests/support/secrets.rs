@@ -118,13 +118,15 @@ impl Watcher {
 fn look(binary: &Path, mark: &[u8], seen: &mut Seen) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let process = entry.path();
+        // The binary itself may have been given its password by a variable; so may a copy of it that has not yet become its child,
+        // and that may do so between one of these looks and the next.
+        let is_other = || fs::read_link(process.join("exe")).is_ok_and(|exe| exe != binary);
+        let was_other = is_other();
         let (Ok(arguments), Ok(environment)) = (fs::read(process.join("cmdline")), fs::read(process.join("environ")))
         else {
             continue;
         };
-        // The binary itself may have been given its password by a variable; so may a copy of it that has not yet become its child.
-        let other = fs::read_link(process.join("exe")).is_ok_and(|exe| exe != binary);
-        if other && memmem::find(&environment, mark).is_some() {
+        if was_other && is_other() && memmem::find(&environment, mark).is_some() {
             seen.environments.insert(arguments.clone(), environment);
         }
         seen.arguments.insert(arguments);
