@@ -184,3 +184,26 @@ fn what_may_be_read_again_once_a_replica_gives_its_base_back_outlives_prune() {
     series.sandbox.run(["repair", "--from", &replica]).ok();
     series.assert_whole();
 }
+
+#[test]
+fn while_a_recipe_of_a_quarantined_snapshot_is_lost_no_pack_goes() {
+    let series = Series::new(1);
+    let replica = series.sandbox.path("replica").to_str().expect("text").to_owned();
+    series.sandbox.run(["replicate", "--init", "--to", &replica]).ok();
+    let below = |folder: &str| -> Vec<String> {
+        series.sandbox.objects().into_keys().filter(|name| name.starts_with(folder)).collect()
+    };
+    for name in below("trees/") {
+        fs::remove_file(series.sandbox.repository.join(name)).expect("removed");
+    }
+    // This machine's cache holds recipes.
+    fs::remove_dir_all(series.sandbox.path("cache")).expect("removed");
+    series.sandbox.run(["repair"]).with_code(4);
+    let packs = below("packs/");
+    series.prune_after_days();
+    assert_eq!(below("packs/"), packs);
+    let told = series.sandbox.run(["prune", "--grace", "10s"]).ok();
+    assert!(told.text().contains("no pack goes"), "{}", told.text());
+    series.sandbox.run(["repair", "--from", &replica]).ok();
+    series.assert_whole();
+}

@@ -102,6 +102,7 @@ fn document(swept: &Swept) -> Value {
         "repacked_packs": swept.repacked_packs,
         "repacked_bytes": swept.repacked_bytes,
         "forgotten_late": swept.forgotten_late,
+        "partly_unknown": swept.is_partly_unknown,
         "waiting_packs": swept.waiting.len(),
         "waiting_bytes": swept.waiting_bytes,
         "waiting_for": waits(swept.waiting.iter().map(|(_, wait)| wait)),
@@ -134,6 +135,10 @@ fn text(swept: &Swept) -> String {
     }
     if swept.cannot_repack_content {
         lines.push("packs that are mostly dead were left: this key slot does not read content".to_owned());
+    }
+    if swept.is_partly_unknown {
+        let mend = "mend it by `repair --from REPLICA`, or forget it";
+        lines.push(format!("no pack goes while it is not known what a quarantined snapshot refers to: {mend}"));
     }
     lines.extend(wait_lines(swept.waiting.iter().map(|(_, wait)| wait)));
     if swept.hidden_objects > 0 {

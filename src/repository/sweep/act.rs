@@ -50,6 +50,8 @@ pub struct Swept {
     pub repacked_bytes: u64,
     /// Whether packs could not be repacked because this key slot does not read content.
     pub cannot_repack_content: bool,
+    /// Whether no pack was condemned or deleted, because it is not known what a quarantined snapshot refers to.
+    pub is_partly_unknown: bool,
     /// Condemned packs that wait, with what for; and their bytes.
     pub waiting: Vec<(PackId, Wait)>,
     /// See `waiting`.
@@ -296,6 +298,7 @@ impl Sweeper<'_> {
             Some(seen) => seen,
             None => self.look().await?,
         };
+        swept.is_partly_unknown = survey.is_partly_unknown;
         let (mut entries, mut left, mut victims) = (Vec::new(), self.options.max_repack, BTreeSet::new());
         for kind in [ObjectType::ContentPack, ObjectType::TreePack] {
             victims.extend(plan_condemn(&standing, &survey, kind, &BTreeSet::new(), &HashSet::new()));
