@@ -149,7 +149,7 @@ fn an_empty_variable_counts_as_not_set() {
 #[test]
 fn a_planned_command_says_that_it_is_not_built_yet() {
     let machine = Machine::new();
-    machine.run(&["snapshots", "diff", "a", "b"]).ends(1).tells("`snapshots diff` is not built yet");
+    machine.run(&["report", "export", "--all"]).ends(1).tells("`report export` is not built yet");
     machine.run(&["drill", "--rto", "1h", "--repo", "x"]).ends(1).tells("`drill` is not built yet in this version");
 }
 

@@ -347,6 +347,13 @@ pub enum SnapshotsCommand {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
     },
+    /// What changed from one snapshot to another, told without reading content
+    Diff {
+        /// The one before: its id, any unique beginning of it, or `latest`
+        a: String,
+        /// The one after
+        b: String,
+    },
     /// Keep snapshots whatever the rules say
     Hold {
         /// Ids, any unique beginnings of them, or `latest`

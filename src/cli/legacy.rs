@@ -14,7 +14,7 @@ use super::failure::Failure;
 const UNBUILT: [&str; 1] = ["drill"];
 
 /// The same, below another command.
-const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export"])];
+const UNBUILT_BELOW: [(&str, &[&str]); 1] = [("report", &["export"])];
 
 fn unbuilt(name: &'static str) -> clap::Command {
     let rest = Arg::new("arguments")

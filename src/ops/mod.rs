@@ -7,6 +7,7 @@ pub mod artifacts;
 pub mod census;
 mod clear;
 pub mod create;
+pub mod diff;
 pub mod dump;
 pub mod evidence;
 pub mod export;

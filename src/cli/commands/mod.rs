@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, calls one operation, and shows what came of it.
 
 pub mod create;
+mod diff;
 pub mod documents;
 pub mod dump;
 pub mod environment;
