@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "completion",
     "create",
     "demo",
+    "drill",
     "dump",
     "environment",
     "export",
@@ -39,7 +40,7 @@ const SUBCOMMANDS: [(&str, &[&str]); 6] = [
     ("environment", &["detect", "list"]),
     ("key", &["add", "export", "list", "remove", "rotate"]),
     ("report", &["list", "show", "verify"]),
-    ("snapshots", &["hold", "list", "release", "show", "tag"]),
+    ("snapshots", &["diff", "hold", "list", "release", "show", "tag"]),
     ("taskmanager", &["flush"]),
 ];
 

@@ -118,6 +118,8 @@ pub enum Command {
     Dump(Dump),
     /// Check that everything is there and undamaged
     Verify(Verify),
+    /// Rehearse a restore, time it, and keep the evidence
+    Drill(Box<Drill>),
     /// Forget snapshots that no rule keeps
     Forget(Box<Forget>),
     /// Free what no snapshot needs, in two runs a grace period apart
@@ -479,6 +481,41 @@ pub enum DepthArg {
     Rehearsal,
 }
 
+/// `drill`
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// The snapshot: its id, any unique beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    pub id: String,
+    /// The newest snapshot at or before this time: 2026-11-22T15:00:00Z, or "2026-11-22 15:00" in local time
+    #[arg(long, value_name = "TIME", value_parser = super::values::moment)]
+    pub at: Option<jiff::Timestamp>,
+    /// Choose among the snapshots of this deployment [default: that of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Where files are written and removed again [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Restore into the deployment of this configuration file, which its section [scratch] allows
+    #[arg(long, value_name = "FILE", conflicts_with = "scratch")]
+    pub target_config: Option<PathBuf>,
+    /// Recovery time objective: end with 5 if it takes longer than this: 1h, 500ms
+    #[arg(long, value_name = "TIME", value_parser = super::values::objective)]
+    pub rto: Option<Duration>,
+    /// Do not read everything once before the restore
+    #[arg(long)]
+    pub fast: bool,
+    /// Restore into another version or edition
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for another operation on the scratch deployment
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
+    pub wait: Option<Duration>,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `forget`
 #[derive(Debug, Args)]
 pub struct Forget {
@@ -592,6 +629,9 @@ pub struct Status {
     /// Recovery point objective: end with 5 if the newest good snapshot of a deployment is older than this: 24h
     #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
     pub rpo: Option<Duration>,
+    /// Recovery time objective: end with 5 if the last drill of a deployment took longer, failed, or there is none: 1h
+    #[arg(long, value_name = "TIME", value_parser = super::values::objective)]
+    pub rto: Option<Duration>,
     /// Write metrics into this file, for the textfile collector of Prometheus
     #[arg(long, value_name = "FILE")]
     pub prometheus: Option<PathBuf>,

@@ -8,6 +8,7 @@ pub mod census;
 mod clear;
 pub mod create;
 pub mod diff;
+pub mod drill;
 pub mod dump;
 pub mod evidence;
 pub mod export;

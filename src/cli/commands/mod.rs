@@ -3,6 +3,7 @@
 pub mod create;
 mod diff;
 pub mod documents;
+pub mod drill;
 pub mod dump;
 pub mod environment;
 pub mod export;
