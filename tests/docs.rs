@@ -39,7 +39,7 @@ const SUBCOMMANDS: [(&str, &[&str]); 6] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
     ("key", &["add", "export", "list", "remove", "rotate"]),
-    ("report", &["list", "show", "verify"]),
+    ("report", &["export", "list", "show", "verify"]),
     ("snapshots", &["diff", "hold", "list", "release", "show", "tag"]),
     ("taskmanager", &["flush"]),
 ];

@@ -655,6 +655,18 @@ pub enum ReportCommand {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
     },
+    /// Write reports for somebody who has no key: one page of HTML, or JSON
+    Export {
+        /// Ids, any unique beginnings of them, or `latest`
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// All reports
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Write one self-contained page into this file, which must not be there
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
     /// Check that reports are signed, undamaged and follow one another without a gap
     Verify {
         /// A report that is known to have been there, all digits of its id: it must be there still

@@ -13,6 +13,7 @@ mod demo;
 pub mod exit;
 mod failure;
 mod hints;
+mod html;
 mod keep;
 mod key_file;
 mod legacy;

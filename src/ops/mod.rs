@@ -4,6 +4,7 @@
 //! operation that touches a repository it can write to leaves a report in it, also when it fails.
 
 pub mod artifacts;
+pub mod audit;
 pub mod census;
 mod clear;
 pub mod create;

@@ -16,6 +16,7 @@ pub mod prune;
 pub mod repair;
 pub mod replicate;
 pub mod report;
+mod report_export;
 pub mod restore;
 pub mod resume;
 pub mod snapshots;
