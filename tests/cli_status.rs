@@ -1,4 +1,4 @@
-//! `status`, which a cron job nobody watches relies on, and `report verify`, which an auditor does.
+//! `status`, which a cron job nobody watches relies on, and `report verify` and `report export`, which an auditor does.
 
 mod support;
 
@@ -148,4 +148,109 @@ fn a_report_that_was_removed_or_changed_is_found() {
     // Under the name of another it does not count either.
     fs::write(&all[1].1, newest).expect("written");
     sandbox.run(["report", "verify"]).with_code(4);
+}
+
+/// All tags of a page, and that each is one of ours: no script, nothing from elsewhere, no attribute that does something.
+#[track_caller]
+fn assert_harmless(page: &str) {
+    let names = "a body code div h1 h2 h3 head html meta p pre span style table td th title tr";
+    for rest in page.split('<').skip(1) {
+        let (tag, _) = rest.split_once('>').unwrap_or_else(|| panic!("a tag without an end: {rest}"));
+        let tag = tag.trim_start_matches('/').trim_start_matches("!doctype ");
+        let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+        assert!(names.split(' ').any(|known| known == name), "a tag that is not ours: <{tag}>");
+        for attribute in attributes.split("\" ").filter(|attribute| !attribute.is_empty()) {
+            let (key, value) = attribute.split_once("=\"").unwrap_or_else(|| panic!("no attribute of ours: <{tag}>"));
+            let value = value.trim_end_matches('"');
+            let good = match key {
+                "class" | "id" => value.chars().all(|c| c.is_ascii_alphanumeric() || c == ' '),
+                "href" => value.strip_prefix("#r").is_some_and(|id| id.len() == 64),
+                "style" => value.chars().all(|c| c.is_ascii_digit() || "margin-left:;width.%".contains(c)),
+                "lang" | "charset" | "name" | "content" | "http-equiv" => true,
+                _ => false,
+            };
+            assert!(good, "an attribute that is not ours: <{tag}>");
+        }
+    }
+    for elsewhere in ["http:", "https:", "url(", "@import", "javascript:"] {
+        assert!(!page.contains(elsewhere), "{elsewhere} in the page");
+    }
+}
+
+#[test]
+fn texts_in_reports_stay_texts_on_the_page() {
+    let mut sandbox = Sandbox::with_repository();
+    sandbox.set("USER", "\"><script>alert(1)</script>");
+    let folder = "<img src=x onerror=alert(2)>";
+    fs::create_dir(sandbox.path(folder)).expect("made");
+    sandbox.write(&format!("{folder}/file"), "content");
+    let create = ["create", "from-files", "--artifacts-path", folder, "--tag", "a=</style><script>alert(3)</script>"];
+    sandbox.run(create).ok();
+    let missing = "' onmouseover='alert(4)\u{202e}<svg onload=alert(5)>";
+    sandbox.run(["create", "from-files", "--neo4j-path", missing, "--deployment", "site"]);
+    sandbox.run(["report", "export", "--all", "--html", "page.html"]).ok();
+    let page = fs::read_to_string(sandbox.path("page.html")).expect("a page");
+    assert_harmless(&page);
+    // They are there all the same, as they were.
+    assert!(page.contains("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt; on "), "{page}");
+    assert!(page.contains("default-src 'none'"), "a page without a policy");
+    assert!(!page.contains('\u{202e}'), "a text that turns the direction of reading");
+}
+
+#[test]
+fn a_page_of_evidence_tells_what_was_done_and_by_whom_and_is_not_overwritten() {
+    let sandbox = world(2);
+    sandbox.run(["key", "add", "--role", "auditor", "--new-key-file", "auditor.key"]).ok();
+    sandbox.run(["verify", "--depth", "data"]).ok();
+    let ids: Vec<String> = reports(&sandbox).into_iter().map(|(id, _)| id).collect();
+    let written = sandbox.run(["report", "export", "--all", "--html", "page.html", "--json"]).ok().json();
+    let page = fs::read_to_string(sandbox.path("page.html")).expect("a page");
+    assert_harmless(&page);
+    for text in ids.iter().map(String::as_str).chain(["verify", "valid (Ed25519 ", "reader, called ", "which is there"])
+    {
+        assert!(page.contains(text), "no `{text}` in the page");
+    }
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(sandbox.path("page.html")).expect("there").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(written["html"]["bytes"], page.len());
+    sandbox.run(["report", "export", "--all", "--html", "page.html"]).with_code(2).says(&["already there"]);
+    // The same by the key of an auditor, who writes nothing.
+    let mut auditor = sandbox.command_without_key(["report", "export", "--all", "--json", "--key-file", "auditor.key"]);
+    auditor.env("HOME", sandbox.path("home"));
+    let by_auditor = Ran::of(auditor).ok().json();
+    assert_eq!(by_auditor["reports"], written["reports"]);
+    assert_eq!(reports(&sandbox).len(), ids.len());
+    let exported = by_auditor["reports"].as_array().expect("reports").clone();
+    let found: Vec<&str> = exported.iter().map(|report| report["id"].as_str().expect("an id")).collect();
+    assert_eq!(found, ids);
+    assert_eq!((&exported[1]["previous"], &exported[1]["previous_is_there"]), (&exported[0]["id"], &Value::Bool(true)));
+    let signature = &exported[1]["signature"];
+    assert_eq!((&signature["state"], &signature["role"]), (&Value::from("valid"), &Value::from("reader")));
+    let slots = sandbox.run(["key", "list", "--json"]).ok().json();
+    assert_eq!(signature["slot"], slots["slots"][0]["id"]);
+}
+
+#[test]
+fn reports_are_exported_by_name_and_damage_among_all_of_them_is_told() {
+    let sandbox = world(3);
+    let all = reports(&sandbox);
+    let chosen = sandbox.run(["report", "export", &all[0].0[..16], "latest", "--json"]).ok().json();
+    let ids: Vec<_> =
+        chosen["reports"].as_array().expect("reports").iter().map(|report| report["id"].clone()).collect();
+    assert_eq!(ids, [Value::from(all[0].0.as_str()), Value::from(all[2].0.as_str())]);
+    assert_eq!((&chosen["checked"], &chosen["html"]), (&Value::from(3), &Value::Null));
+    sandbox.run(["report", "export", "--json"]).with_code(2);
+    sandbox.run(["report", "export", "latest"]).with_code(2).says(&["--html FILE"]);
+    sandbox.run(["report", "export", "abcdef", "--json"]).with_code(1).says(&["names no report"]);
+    fs::remove_file(&all[1].1).expect("removed");
+    sandbox.run(["report", "export", "latest", "--html", "gone.html"]).with_code(4);
+    let page = fs::read_to_string(sandbox.path("gone.html")).expect("a page");
+    assert!(page.contains("which is MISSING") && page.contains(&format!("reports/{}", all[1].0)), "{page}");
+    let mut changed = fs::read(&all[0].1).expect("there");
+    changed[100] ^= 1;
+    fs::write(&all[0].1, changed).expect("written");
+    let left = sandbox.run(["report", "export", "--all", "--json"]).with_code(4).json();
+    assert_eq!(left["reports"].as_array().map(Vec::len), Some(1));
+    assert_eq!(left["findings"].as_array().map(Vec::len), Some(2));
 }

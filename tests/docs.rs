@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use infrahub_backup::provider::config::BespokeConfig;
 
 /// The commands of this release, as the command line knows them.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "completion",
     "create",
     "demo",
+    "drill",
     "dump",
     "environment",
     "export",
@@ -38,8 +39,8 @@ const SUBCOMMANDS: [(&str, &[&str]); 6] = [
     ("create", &["from-files"]),
     ("environment", &["detect", "list"]),
     ("key", &["add", "export", "list", "remove", "rotate"]),
-    ("report", &["list", "show", "verify"]),
-    ("snapshots", &["hold", "list", "release", "show", "tag"]),
+    ("report", &["export", "list", "show", "verify"]),
+    ("snapshots", &["diff", "hold", "list", "release", "show", "tag"]),
     ("taskmanager", &["flush"]),
 ];
 
@@ -231,10 +232,10 @@ fn no_document_names_a_path_of_somebodys_machine() {
 #[test]
 fn a_command_that_does_not_exist_is_found() {
     let problem = |text: &str| commands(text).iter().find_map(|words| command_problem(words));
-    assert_eq!(problem("infrahub-backup drill --keep-last 3"), Some("there is no command `drill`".to_owned()));
+    assert_eq!(problem("infrahub-backup polish --keep-last 3"), Some("there is no command `polish`".to_owned()));
     assert_eq!(
-        problem("infrahub-backup --repo R snapshots diff A B"),
-        Some("`snapshots` has no subcommand `diff`".to_owned())
+        problem("infrahub-backup --repo R snapshots merge A B"),
+        Some("`snapshots` has no subcommand `merge`".to_owned())
     );
     assert_eq!(problem("$ infrahub-backup restore latest --yes"), None);
     assert_eq!(problem("infrahub-backup create from-files --neo4j-path F; infrahub-backup verify"), None);

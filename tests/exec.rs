@@ -195,6 +195,18 @@ async fn a_load_that_fails_early_tells_its_exit_code_and_not_the_broken_pipe() {
 }
 
 #[tokio::test]
+async fn a_load_that_failed_can_be_aborted_as_one_that_did_not() {
+    for (script, stall) in [("exit 9", 20), ("sleep 60", 1)] {
+        let mut spec = sh(script);
+        spec.stall_timeout = Duration::from_secs(stall);
+        let mut load = load(&spec).await;
+        while load.write(Bytes::from(vec![0; 1 << 20])).await.is_ok() {}
+        // Whoever feeds a load aborts it whatever went wrong, its own end included.
+        load.abort().await;
+    }
+}
+
+#[tokio::test]
 async fn a_load_that_exits_with_0_before_it_has_everything_is_an_error() {
     let error = write_until_error(&sh("exit 0")).await;
     assert!(matches!(error, ExecError::BrokenPipe { .. }), "{error:?}");

@@ -118,6 +118,8 @@ pub enum Command {
     Dump(Dump),
     /// Check that everything is there and undamaged
     Verify(Verify),
+    /// Rehearse a restore, time it, and keep the evidence
+    Drill(Box<Drill>),
     /// Forget snapshots that no rule keeps
     Forget(Box<Forget>),
     /// Free what no snapshot needs, in two runs a grace period apart
@@ -347,6 +349,13 @@ pub enum SnapshotsCommand {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
     },
+    /// What changed from one snapshot to another, told without reading content
+    Diff {
+        /// The one before: its id, any unique beginning of it, or `latest`
+        a: String,
+        /// The one after
+        b: String,
+    },
     /// Keep snapshots whatever the rules say
     Hold {
         /// Ids, any unique beginnings of them, or `latest`
@@ -472,6 +481,41 @@ pub enum DepthArg {
     Rehearsal,
 }
 
+/// `drill`
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// The snapshot: its id, any unique beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    pub id: String,
+    /// The newest snapshot at or before this time: 2026-11-22T15:00:00Z, or "2026-11-22 15:00" in local time
+    #[arg(long, value_name = "TIME", value_parser = super::values::moment)]
+    pub at: Option<jiff::Timestamp>,
+    /// Choose among the snapshots of this deployment [default: that of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Where files are written and removed again [default: the system's temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Restore into the deployment of this configuration file, which its section [scratch] allows
+    #[arg(long, value_name = "FILE", conflicts_with = "scratch")]
+    pub target_config: Option<PathBuf>,
+    /// Recovery time objective: end with 5 if it takes longer than this: 1h, 500ms
+    #[arg(long, value_name = "TIME", value_parser = super::values::objective)]
+    pub rto: Option<Duration>,
+    /// Do not read everything once before the restore
+    #[arg(long)]
+    pub fast: bool,
+    /// Restore into another version or edition
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for another operation on the scratch deployment
+    #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
+    pub wait: Option<Duration>,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `forget`
 #[derive(Debug, Args)]
 pub struct Forget {
@@ -585,6 +629,9 @@ pub struct Status {
     /// Recovery point objective: end with 5 if the newest good snapshot of a deployment is older than this: 24h
     #[arg(long, value_name = "TIME", value_parser = super::values::duration)]
     pub rpo: Option<Duration>,
+    /// Recovery time objective: end with 5 if the last drill of a deployment took longer, failed, or there is none: 1h
+    #[arg(long, value_name = "TIME", value_parser = super::values::objective)]
+    pub rto: Option<Duration>,
     /// Write metrics into this file, for the textfile collector of Prometheus
     #[arg(long, value_name = "FILE")]
     pub prometheus: Option<PathBuf>,
@@ -607,6 +654,18 @@ pub enum ReportCommand {
     Show {
         /// Its id, any unique beginning of it, or `latest`
         id: String,
+    },
+    /// Write reports for somebody who has no key: one page of HTML, or JSON
+    Export {
+        /// Ids, any unique beginnings of them, or `latest`
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// All reports
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Write one self-contained page into this file, which must not be there
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Check that reports are signed, undamaged and follow one another without a gap
     Verify {

@@ -70,10 +70,10 @@ impl Exit {
                 "The command line or the configuration is wrong, or a confirmation is missing. Nothing was touched."
             }
             Self::Incomplete => {
-                "Done in part, and said which: a snapshot made with `--allow-partial` lacks a component, `replicate` left snapshots out, flow runs could not be flushed, or a restored deployment has no new id."
+                "Done in part, and said which: a snapshot made with `--allow-partial` lacks a component, `replicate` left snapshots out, flow runs could not be flushed, a restored deployment has no new id, or counts differ after a `restore` or `drill`."
             }
-            Self::Damage => "Damage was found, by `verify` or on the way.",
-            Self::Objective => "An objective was missed: `status --rpo`.",
+            Self::Damage => "Damage was found, by `verify`, by `drill`, or on the way.",
+            Self::Objective => "An objective was missed: `status --rpo`, `status --rto`, `drill --rto`.",
             Self::NoRepository => {
                 "There is no repository at the place, something else is there, or not the one that was there before."
             }

@@ -94,6 +94,7 @@ pub fn of(error: &Error) -> Option<String> {
         ("does not fit the target", "if you know better: --force"),
         ("could not be backed up, so nothing was touched", "if that may be lost: --no-safety-snapshot"),
         ("what is there is neither the old nor the new", "restore it again, or accept it: infrahub-backup resume"),
+        ("is no scratch deployment", "see docs/guides/drill.md; into scratch files: leave out --target-config"),
         ("`--migrate-format` is not possible", "leave out --migrate-format"),
         ("the migration of component", "see why: infrahub-backup report show latest; then restore it again"),
         ("the deployment id was not reset", crate::ops::resume::ID_BY_HAND),

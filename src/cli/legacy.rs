@@ -1,4 +1,4 @@
-//! What the predecessor accepted, and what this version does not do yet: one table of names, one list of refusals.
+//! What the predecessor accepted, and what of it this version does not do yet: the flags, and the refusals.
 //!
 //! Holds: nothing that an existing script says is passed over in silence. A flag works, is told to be without effect,
 //! or is refused.
@@ -6,47 +6,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Args};
+use clap::Args;
 
 use super::failure::Failure;
-
-/// Commands that are planned and not built. Accepted with any arguments, so that a script learns the reason.
-const UNBUILT: [&str; 1] = ["drill"];
-
-/// The same, below another command.
-const UNBUILT_BELOW: [(&str, &[&str]); 2] = [("snapshots", &["diff"]), ("report", &["export"])];
-
-fn unbuilt(name: &'static str) -> clap::Command {
-    let rest = Arg::new("arguments")
-        .num_args(0..)
-        .trailing_var_arg(true)
-        .allow_hyphen_values(true)
-        .value_parser(clap::value_parser!(OsString));
-    clap::Command::new(name).hide(true).disable_help_flag(true).arg(rest)
-}
-
-/// `command` with the unbuilt names accepted.
-pub fn with_unbuilt(mut command: clap::Command) -> clap::Command {
-    for (parent, names) in UNBUILT_BELOW {
-        command = command.mut_subcommand(parent, |parent| parent.subcommands(names.iter().map(|name| unbuilt(name))));
-    }
-    command.subcommands(UNBUILT.map(unbuilt))
-}
-
-/// The refusal, if one of the unbuilt names was called.
-pub fn refuse_unbuilt(matches: &ArgMatches) -> Result<(), Failure> {
-    let Some((name, below)) = matches.subcommand() else {
-        return Ok(());
-    };
-    if UNBUILT.contains(&name) {
-        return Err(Failure::not_built(&format!("`{name}`")));
-    }
-    let names = UNBUILT_BELOW.iter().find(|(parent, _)| *parent == name).map_or(&[][..], |(_, names)| names);
-    match below.subcommand_name() {
-        Some(second) if names.contains(&second) => Err(Failure::not_built(&format!("`{name} {second}`"))),
-        Some(_) | None => Ok(()),
-    }
-}
 
 /// Flags of every command of the predecessor that are not flags of ours.
 #[derive(Debug, Clone, Default, Args)]

@@ -13,6 +13,7 @@ mod demo;
 pub mod exit;
 mod failure;
 mod hints;
+mod html;
 mod keep;
 mod key_file;
 mod legacy;
@@ -62,7 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The command line as clap knows it, variables included.
 fn command() -> clap::Command {
-    variables::with_variables(legacy::with_unbuilt(Cli::command()), &variables::is_set)
+    variables::with_variables(Cli::command(), &variables::is_set)
 }
 
 fn parse_and_run(arguments: &[OsString]) -> Exit {
@@ -76,11 +77,6 @@ fn parse_and_run(arguments: &[OsString]) -> Exit {
         Ok(matches) => matches,
         Err(error) => return tell_clap(&error, arguments),
     };
-    if let Err(failure) = legacy::refuse_unbuilt(&matches) {
-        let global = Global::from_arg_matches(&matches).unwrap_or_default();
-        new_log(&global).failure(&failure);
-        return Exit::of(failure.error.kind());
-    }
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => execute(cli, typed(&matches)),
         Err(error) => tell_clap(&error, arguments),
@@ -163,6 +159,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         | Command::Restore(_)
         | Command::Dump(_)
         | Command::Verify(_)
+        | Command::Drill(_)
         | Command::Forget(_)
         | Command::Prune(_)
         | Command::Replicate(_)
@@ -193,6 +190,7 @@ async fn dispatch(cli: Cli, typed: Vec<&'static str>, log: Arc<Log>, cancel: Can
         Command::Restore(args) => commands::restore::run(&session, *args).await,
         Command::Dump(args) => commands::dump::run(&session, &args).await,
         Command::Verify(args) => commands::verify::run(&session, &args).await,
+        Command::Drill(args) => commands::drill::run(&session, *args).await,
         Command::Forget(args) => commands::forget::run(&session, &args).await,
         Command::Prune(args) => commands::prune::run(&session, &args).await,
         Command::Replicate(args) => commands::replicate::run(&session, &args).await,

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::format::report::Outcome;
-use crate::ops::status::{DeploymentStatus, Status};
+use crate::ops::status::{DeploymentStatus, DrillStatus, Status};
 
-/// All metrics of `status`; `objective` is the recovery point objective, if there is one.
-pub fn text(status: &Status, objective: Option<Duration>) -> String {
+/// All metrics of `status`, with the recovery point and recovery time objectives, where there are any.
+pub fn text(status: &Status, objective: Option<Duration>, recovery: Option<Duration>) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, help: &str, samples: Vec<(String, String)>| {
         if samples.is_empty() {
@@ -54,6 +54,30 @@ pub fn text(status: &Status, objective: Option<Duration>) -> String {
             "objective_missed",
             "Whether the newest good snapshot is older than the objective.",
             of_each(&|deployment| Some(u8::from(deployment.misses(objective)).to_string())),
+        );
+    }
+    let of_drill =
+        |value: &dyn Fn(&DrillStatus) -> String| of_each(&|deployment| Some(value(deployment.last_drill.as_ref()?)));
+    metric(
+        "drill_last_timestamp_seconds",
+        "When the newest drill of a snapshot ended.",
+        of_drill(&|drill| drill.at.as_second().to_string()),
+    );
+    metric(
+        "drill_last_done",
+        "Whether that drill ended as planned.",
+        of_drill(&|drill| u8::from(drill.outcome == Outcome::Done).to_string()),
+    );
+    metric(
+        "drill_last_recovery_seconds",
+        "How long that drill took to restore and check.",
+        of_drill(&|drill| format!("{}.{:03}", drill.elapsed_ms / 1000, drill.elapsed_ms % 1000)),
+    );
+    if let Some(objective) = recovery {
+        metric(
+            "recovery_objective_missed",
+            "Whether the newest drill failed or took longer than the objective, or there is none.",
+            of_each(&|deployment| Some(u8::from(deployment.misses_recovery(objective)).to_string())),
         );
     }
     let operations = status.operations.iter();

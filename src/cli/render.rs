@@ -103,6 +103,11 @@ pub fn span(seconds: u64) -> String {
     if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
 }
 
+/// Milliseconds for people: `1.234 s`; from a minute on as a [`span`].
+pub fn millis(millis: u64) -> String {
+    if millis < 60_000 { format!("{}.{:03} s", millis / 1000, millis % 1000) } else { span(millis / 1000) }
+}
+
 /// Rows under a heading, in columns as wide as needed; the columns in `right` are aligned right.
 pub fn table(heading: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
@@ -134,6 +139,11 @@ mod tests {
     fn spans_have_two_units() {
         let shown = [0, 59, 60, 3661, 86_400, 273_600, 86_460].map(span);
         assert_eq!(shown, ["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "3 d 4 h", "1 d"]);
+    }
+
+    #[test]
+    fn milliseconds_are_told_up_to_a_minute() {
+        assert_eq!([0, 59_999, 60_000, 3_661_000].map(millis), ["0.000 s", "59.999 s", "1 min", "1 h 1 min"]);
     }
 
     #[test]

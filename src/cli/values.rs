@@ -22,6 +22,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
+/// Reads an objective: `1h`, `30d`, and also `500ms` and `1h30m`.
+pub fn objective(text: &str) -> Result<Duration, String> {
+    duration(text).or_else(|error| go_duration(text).map_err(|_| error))
+}
+
 /// Reads what the predecessor's flags took: `90s`, `1h30m`, `0`, `1.5s`, `500ms`.
 pub fn go_duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a duration: numbers and `ms`, `s`, `m` or `h`");
@@ -140,6 +145,14 @@ mod tests {
         assert_eq!(go_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(go_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert!(["", "5", "m", "1x"].iter().all(|text| go_duration(text).is_err()));
+    }
+
+    #[test]
+    fn an_objective_may_be_shorter_than_a_second_and_longer_than_a_day() {
+        assert_eq!(objective("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(objective("2d"), Ok(Duration::from_secs(2 * 86_400)));
+        assert_eq!(objective("0"), Ok(Duration::ZERO));
+        assert!(objective("soon").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -73,6 +74,37 @@ impl Recorder {
     /// When the operation began.
     pub fn start(&self) -> Timestamp {
         self.change(|report| report.start)
+    }
+
+    /// Says what it is about, where that is found out only after it began.
+    pub fn about(&self, deployment: &str, plan: Vec<String>) {
+        self.change(|report| {
+            report.deployment = Some(deployment.to_owned());
+            report.plan = plan;
+        });
+    }
+
+    /// Adds a step that was going on since the operation began, and gives what it took.
+    pub fn since_start(
+        &self,
+        context: &Context,
+        action: &str,
+        target: &str,
+        outcome: Outcome,
+        facts: impl FnOnce(Duration) -> StepFacts,
+    ) -> Duration {
+        let (start, end) = (self.start(), context.clock().now());
+        let elapsed = Duration::try_from(end.duration_since(start)).unwrap_or_default();
+        let StepFacts { command, log, numbers, note } = facts(elapsed);
+        let (action, target) = (action.to_owned(), target.to_owned());
+        let step = Step { action, target, start, end, outcome, command, log, numbers, note };
+        self.change(|report| report.steps.push(step));
+        elapsed
+    }
+
+    /// The steps that ended so far.
+    pub fn steps(&self) -> Vec<Step> {
+        self.change(|report| report.steps.clone())
     }
 
     /// Names a snapshot that was made, read or checked.

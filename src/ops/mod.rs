@@ -4,9 +4,12 @@
 //! operation that touches a repository it can write to leaves a report in it, also when it fails.
 
 pub mod artifacts;
+pub mod audit;
 pub mod census;
 mod clear;
 pub mod create;
+pub mod diff;
+pub mod drill;
 pub mod dump;
 pub mod evidence;
 pub mod export;

@@ -85,7 +85,8 @@ async fn is_forgotten(repository: &Repository, id: &SnapshotId) -> Result<bool, 
     Ok(repository.record().await?.forgotten.contains(id))
 }
 
-fn finding(snapshot: &Snapshot, error: &Error) -> Finding {
+/// Damage that stood in the way of restoring a snapshot.
+pub(super) fn finding(snapshot: &Snapshot, error: &Error) -> Finding {
     Finding {
         object: layout::object(ObjectType::Manifest, &snapshot.id).to_string(),
         layer: "rehearsal".to_owned(),
@@ -104,18 +105,29 @@ async fn in_scratch(
     scratch: &Path,
     snapshot: &Snapshot,
 ) -> Result<u64, Error> {
-    let folder = scratch.join(format!("infrahub-rehearsal-{}", hex_of(&random_bytes::<8>(context.entropy()))));
-    let io = |action: &str, error| {
-        Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be {action}", folder.display()), error)
-    };
-    // Not the folders above it: a scratch place that is not there is a mistake.
-    tokio::fs::DirBuilder::new().mode(0o700).create(&folder).await.map_err(|error| io("made", error))?;
+    let folder = make_folder(context, scratch, "infrahub-rehearsal-").await?;
     let result = restored_and_decoded(context, repository, recorder, snapshot, &folder).await;
-    context.events.progress_done("decode", "scratch files");
-    let removed = tokio::fs::remove_dir_all(&folder).await.map_err(|error| io("removed", error));
+    let removed = remove_folder(&folder).await;
     let bytes = result?;
     removed?;
     Ok(bytes)
+}
+
+/// Makes a folder in `scratch` that nobody else reads. Not the folders above it: a scratch place that is not there is a mistake.
+pub(super) async fn make_folder(context: &Context, scratch: &Path, prefix: &str) -> Result<PathBuf, Error> {
+    let folder = scratch.join(format!("{prefix}{}", hex_of(&random_bytes::<8>(context.entropy()))));
+    let made = tokio::fs::DirBuilder::new().mode(0o700).create(&folder).await;
+    made.map_err(|error| unavailable(&folder, "made", error))?;
+    Ok(folder)
+}
+
+/// Removes a folder and all that is in it.
+pub(super) async fn remove_folder(folder: &Path) -> Result<(), Error> {
+    tokio::fs::remove_dir_all(folder).await.map_err(|error| unavailable(folder, "removed", error))
+}
+
+fn unavailable(path: &Path, action: &str, error: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Unavailable, format!("`{}` cannot be {action}", path.display()), error)
 }
 
 async fn restored_and_decoded(
@@ -128,12 +140,27 @@ async fn restored_and_decoded(
     let mut bytes = 0;
     for (record, path, restored) in into_folder(context, repository, recorder, snapshot, folder).await? {
         bytes += restored.bytes;
-        match record.layout {
-            Layout::Tree => compare_tree(&record, &restored)?,
-            Layout::Plain | Layout::Neo4jDump { .. } => decode_file(context, &record, path).await?,
-        }
+        decode(context, &record, path, &restored).await?;
     }
     Ok(bytes)
+}
+
+/// Checks that what was written of a component is what it claims to be.
+///
+/// # Errors
+/// Damage if it is not.
+pub(super) async fn decode(
+    context: &Context,
+    record: &ComponentRecord,
+    path: PathBuf,
+    restored: &RestoredComponent,
+) -> Result<(), Error> {
+    let decoded = match record.layout {
+        Layout::Tree => compare_tree(record, restored),
+        Layout::Plain | Layout::Neo4jDump { .. } => decode_file(context, record, path).await,
+    };
+    context.events.progress_done("decode", "scratch files");
+    decoded
 }
 
 fn differs(record: &ComponentRecord, problem: &str) -> Error {

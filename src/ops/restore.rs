@@ -143,6 +143,12 @@ impl RestorePlan {
         self.lines.clone()
     }
 
+    /// The files that will be written, each with the component that will be in it.
+    pub(super) fn files(&self) -> Vec<(ComponentRecord, PathBuf)> {
+        let Into::Folder(folder) = &self.into else { return vec![] };
+        self.records.iter().map(|record| (record.clone(), folder.join(file_name(record)))).collect()
+    }
+
     /// Whether anything that is there now will be gone.
     pub fn destroys(&self) -> bool {
         matches!(self.into, Into::Deployment(_))
@@ -156,6 +162,18 @@ pub async fn plan(
     snapshot: Snapshot,
     target: Target,
     options: RestoreOptions,
+) -> Result<RestorePlan, Error> {
+    plan_within(context, repository, snapshot, target, options, None).await
+}
+
+/// The same; the check of each component is a step of `within`, where another operation restores.
+pub(super) async fn plan_within(
+    context: &Context,
+    repository: &Arc<Repository>,
+    snapshot: Snapshot,
+    target: Target,
+    options: RestoreOptions,
+    within: Option<&Recorder>,
 ) -> Result<RestorePlan, Error> {
     repository.keys().check_reads_content().map_err(|source| Error::from(repository.unsupported(source)))?;
     let records = chosen(&snapshot, &options)?;
@@ -185,7 +203,12 @@ pub async fn plan(
     }
     let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
     for record in &records {
-        check_record(context, repository, &reader, record, options.fast).await?;
+        let step = within.map(|recorder| (recorder, recorder.begin(context, "check", &record.name)));
+        let checked = check_record(context, repository, &reader, record, options.fast).await;
+        match step {
+            Some((recorder, step)) => recorder.end(context, step, checked)?,
+            None => checked?,
+        }
         let how = if options.fast { "is listed" } else { "was read and hashed" };
         lines.push(format!("`{}`: {} bytes, all of it {how}", record.name, record.sizes.logical_bytes));
     }
@@ -317,15 +340,7 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     };
     let recorder = Recorder::new(context, "restore", Some(&deployment), lines);
     recorder.snapshot(snapshot.id);
-    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, repository, reader, recorder: &recorder, replacing: false.into() };
-    let result = match into {
-        Into::Folder(folder) => {
-            let written = run.to_folder(&folder, &records).await;
-            written.map(|components| InDeployment { components, ..InDeployment::default() })
-        }
-        Into::Deployment(into) => run.to_deployment(*into, &records).await,
-    };
+    let result = Run::new(context, repository, &recorder, "restore").all(into, &records).await;
     let outcome = match &result {
         Ok(done) if done.components.iter().any(|component| component.counts_match == Some(false)) => {
             Outcome::Incomplete
@@ -337,6 +352,18 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     let report = recorder.finish(context, repository, outcome, result.as_ref().err()).await;
     let InDeployment { components, deployment_id, storage_ids } = result?;
     Ok(Restored { report, components, deployment_id, safety_snapshot, storage_ids })
+}
+
+/// Restores as steps of another operation, which `operation` names. Backs up nothing of what is there.
+pub(super) async fn execute_within(
+    context: &Context,
+    repository: &Arc<Repository>,
+    plan: RestorePlan,
+    recorder: &Recorder,
+    operation: &'static str,
+) -> Result<Vec<RestoredComponent>, Error> {
+    let RestorePlan { records, into, .. } = plan;
+    Ok(Run::new(context, repository, recorder, operation).all(into, &records).await?.components)
 }
 
 /// Writes all components of a snapshot that were backed up into files below `folder`, as steps of another operation. Gives
@@ -351,9 +378,7 @@ pub(super) async fn into_folder(
     let there = |record: &&ComponentRecord| record.status != ComponentStatus::Failed;
     let records: Vec<ComponentRecord> = snapshot.manifest.components.iter().filter(there).cloned().collect();
     let folder = free_folder(folder, &records)?;
-    let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
-    let run = Run { context, repository, reader, recorder, replacing: false.into() };
-    let restored = run.to_folder(&folder, &records).await?;
+    let restored = Run::new(context, repository, recorder, "restore").to_folder(&folder, &records).await?;
     let paths = records.iter().map(|record| folder.join(file_name(record))).collect::<Vec<_>>();
     Ok(records.into_iter().zip(paths).zip(restored).map(|((record, path), done)| (record, path, done)).collect())
 }
@@ -371,7 +396,31 @@ struct Run<'a> {
     repository: &'a Repository,
     reader: Arc<ChunkReader>,
     recorder: &'a Recorder,
+    /// What the journal calls it.
+    operation: &'static str,
     replacing: std::sync::atomic::AtomicBool,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        context: &'a Context,
+        repository: &'a Arc<Repository>,
+        recorder: &'a Recorder,
+        operation: &'static str,
+    ) -> Self {
+        let reader = Arc::new(ChunkReader::new(Arc::clone(repository), Arc::clone(&context.executor)));
+        Self { context, repository, reader, recorder, operation, replacing: false.into() }
+    }
+
+    async fn all(&self, into: Into, records: &[ComponentRecord]) -> Result<InDeployment, Error> {
+        match into {
+            Into::Folder(folder) => {
+                let components = self.to_folder(&folder, records).await?;
+                Ok(InDeployment { components, ..InDeployment::default() })
+            }
+            Into::Deployment(into) => self.to_deployment(*into, records).await,
+        }
+    }
 }
 
 impl Run<'_> {
@@ -403,7 +452,7 @@ impl Run<'_> {
 
     async fn to_deployment(&self, into: IntoDeployment, records: &[ComponentRecord]) -> Result<InDeployment, Error> {
         let deployment = into.provider.deployment().name.clone();
-        let mut journal = Journal::begin(&into.lock, "restore", self.recorder.run(), Some(into.reach.way()))?;
+        let mut journal = Journal::begin(&into.lock, self.operation, self.recorder.run(), Some(into.reach.way()))?;
         let mut paused = Paused::for_load(Arc::clone(&into.provider));
         let mut done = Vec::new();
         let loaded = without_panic(self.load_all(&into, records, &mut paused, &mut journal, &mut done)).await;

@@ -11,6 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::drill::{ELAPSED_MS, OPERATION, RECOVER};
 use crate::format::report::{Outcome, Report};
 use crate::id::{ObjectId, SnapshotId};
 use crate::repository::snapshots::Snapshot;
@@ -46,6 +47,25 @@ pub struct DeploymentStatus {
     pub newest_good: Option<GoodSnapshot>,
     /// How it grows.
     pub growth: Growth,
+    /// The newest drill of one of its snapshots, if there is one.
+    pub last_drill: Option<DrillStatus>,
+}
+
+/// A drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrillStatus {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was restored.
+    pub snapshot: Option<SnapshotId>,
+    /// Where to: `scratch files`, or a deployment.
+    pub target: String,
+    /// How long the recovery took, in milliseconds; of one that failed, until it failed.
+    pub elapsed_ms: u64,
+    /// Its report.
+    pub report: ObjectId,
 }
 
 /// The newest good snapshot.
@@ -113,7 +133,11 @@ pub fn status(snapshots: &[Snapshot], reports: &[(ObjectId, Report)], now: Times
     for snapshot in snapshots {
         by_deployment.entry(&snapshot.manifest.deployment).or_default().push(snapshot);
     }
-    let deployments = by_deployment.into_iter().map(|(name, snapshots)| deployment(name, &snapshots, now)).collect();
+    let of_each = by_deployment.into_iter().map(|(name, snapshots)| DeploymentStatus {
+        last_drill: last_drill(name, reports),
+        ..deployment(name, &snapshots, now)
+    });
+    let deployments = of_each.collect();
     let reading = reports.iter().rev().find(|(_, report)| report.verified.is_some());
     let data_verified = reading.map(|(id, report)| VerifyStatus {
         at: report.end,
@@ -130,10 +154,24 @@ impl DeploymentStatus {
         self.newest_good.is_none_or(|good| good.age_seconds > objective.as_secs())
     }
 
+    /// Whether the newest drill did not end as planned or took longer than `objective`, or there is none.
+    pub fn misses_recovery(&self, objective: Duration) -> bool {
+        self.last_drill
+            .as_ref()
+            .is_none_or(|drill| drill.outcome != Outcome::Done || Duration::from_millis(drill.elapsed_ms) > objective)
+    }
+
     /// The status of a deployment that has no snapshot.
     pub fn without_snapshots(deployment: &str) -> Self {
         let growth = Growth { bytes_per_day: None, days: vec![] };
-        Self { deployment: deployment.to_owned(), snapshots: 0, good_snapshots: 0, newest_good: None, growth }
+        Self {
+            deployment: deployment.to_owned(),
+            snapshots: 0,
+            good_snapshots: 0,
+            newest_good: None,
+            growth,
+            last_drill: None,
+        }
     }
 }
 
@@ -150,7 +188,22 @@ fn deployment(name: &str, snapshots: &[&Snapshot], now: Timestamp) -> Deployment
             age_seconds: seconds_between(snapshot.manifest.created_at, now),
         }),
         growth: growth(snapshots, now),
+        last_drill: None,
     }
+}
+
+fn last_drill(deployment: &str, reports: &[(ObjectId, Report)]) -> Option<DrillStatus> {
+    let of_it = |report: &Report| report.operation == OPERATION && report.deployment.as_deref() == Some(deployment);
+    let (id, report) = reports.iter().rev().find(|(_, report)| of_it(report))?;
+    let recovery = report.steps.iter().find(|step| step.action == RECOVER)?;
+    Some(DrillStatus {
+        at: report.end,
+        outcome: report.outcome,
+        snapshot: report.snapshots.first().copied(),
+        target: recovery.target.clone(),
+        elapsed_ms: *recovery.numbers.get(ELAPSED_MS)?,
+        report: *id,
+    })
 }
 
 /// Seconds from `from` to `to`; 0 if it lies behind it.

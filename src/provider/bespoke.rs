@@ -46,6 +46,23 @@ impl BespokeProvider {
         &self.config
     }
 
+    /// Takes away what a drill restored; whether there is a command that does.
+    ///
+    /// # Errors
+    /// If it does not end well.
+    pub async fn clean(&self) -> Result<bool, ProviderError> {
+        let clean = self.config.scratch.as_ref().and_then(|scratch| scratch.clean.clone());
+        let Some(argv) = clean else { return Ok(false) };
+        let defaults = &self.config.defaults;
+        let spec = CommandSpec {
+            wrap: defaults.wrap.clone(),
+            total_timeout: defaults.total_timeout,
+            ..CommandSpec::new(argv)
+        };
+        exec::run(&spec, &self.masker).await.map_err(|source| ProviderError::Clean { source })?;
+        Ok(true)
+    }
+
     /// Knows every secret that was read so far.
     pub fn masker(&self) -> &Masker {
         &self.masker

@@ -7,6 +7,7 @@
 
 mod check;
 mod duration;
+mod scratch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 use self::duration::span;
 pub use self::duration::{DurationError, parse_duration};
+pub use self::scratch::ScratchSection;
 use super::exec::{STALL_TIMEOUT_DEFAULT, TOTAL_TIMEOUT_DEFAULT};
 use super::secret::{EnvValue, SecretSource};
 use crate::deployment::ComponentKind;
@@ -41,6 +43,9 @@ pub struct BespokeConfig {
     /// `[repository]`: where the backups are kept, if not said otherwise.
     #[serde(default)]
     pub repository: Option<RepositorySection>,
+    /// `[scratch]`: a drill may overwrite what is here. Without it, none ever does.
+    #[serde(default)]
+    pub scratch: Option<ScratchSection>,
 }
 
 /// `[deployment]`

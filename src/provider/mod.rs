@@ -182,6 +182,13 @@ pub enum ProviderError {
     /// A Docker engine, or a project on it, cannot be used.
     #[error(transparent)]
     Docker(#[from] DockerError),
+    /// What a drill restored could not be taken away.
+    #[error("the command `clean` of the scratch deployment did not end well")]
+    Clean {
+        /// How the command ended.
+        #[source]
+        source: exec::ExecError,
+    },
     /// A command of a service did not end well.
     #[error("service `{service}` did not {action}")]
     Service {
@@ -206,7 +213,7 @@ impl ProviderError {
         match self {
             Self::NoSuchService { .. } => true,
             Self::Service { source, .. } => source.is_refusal(),
-            Self::NotInTime { .. } | Self::Docker(_) => false,
+            Self::NotInTime { .. } | Self::Docker(_) | Self::Clean { .. } => false,
         }
     }
 }

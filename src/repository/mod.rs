@@ -10,6 +10,7 @@ mod ahead;
 pub mod budget;
 pub mod cache;
 pub mod check;
+pub mod chunk_set;
 pub mod chunks;
 pub mod claim;
 pub mod confirm;

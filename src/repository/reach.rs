@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::RepositoryError;
 use super::chunks::ChunkReader;
 use super::stream::ChunkIds;
-use crate::format::manifest::{ComponentStatus, Layout, Manifest};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Layout, Manifest};
 use crate::format::tree::{ContentRoot, TreeDecoder};
 use crate::id::ChunkId;
 use crate::tree_entry::EntryKind;
@@ -40,12 +40,25 @@ impl Reach {
 
     /// Visits every chunk of a snapshot that was not visited as a part of an earlier one.
     pub async fn snapshot(&mut self, manifest: &Manifest, visit: &mut Visit<'_>) -> Result<(), RepositoryError> {
-        for component in manifest.components.iter().filter(|component| component.status != ComponentStatus::Failed) {
-            for stream in &component.streams {
-                let is_tree = matches!(component.layout, Layout::Tree);
-                if self.root(&stream.root, visit).await? && is_tree {
-                    self.tree(&stream.root, visit).await?;
-                }
+        for component in &manifest.components {
+            self.component(component, visit).await?;
+        }
+        Ok(())
+    }
+
+    /// The same of one component; one that failed has none.
+    pub async fn component(
+        &mut self,
+        component: &ComponentRecord,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), RepositoryError> {
+        if component.status == ComponentStatus::Failed {
+            return Ok(());
+        }
+        for stream in &component.streams {
+            let is_tree = matches!(component.layout, Layout::Tree);
+            if self.root(&stream.root, visit).await? && is_tree {
+                self.tree(&stream.root, visit).await?;
             }
         }
         Ok(())

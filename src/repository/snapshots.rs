@@ -6,12 +6,13 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::marks::Record;
-use super::{Damage, Repository, RepositoryError, decode_damage};
+use super::{Damage, Repository, RepositoryError, decode_damage, seal_damage};
 use crate::format::envelope::ObjectType;
 use crate::format::layout;
 use crate::format::manifest::Manifest;
 use crate::format::report::Report;
 use crate::id::{ObjectId, SnapshotId};
+use crate::seal::object::unseal_signed;
 use crate::storage::StoreError;
 
 /// A snapshot and its manifest.
@@ -27,6 +28,17 @@ pub struct Snapshot {
     pub held: bool,
     /// Whether a part of it is lost.
     pub quarantined: bool,
+}
+
+/// A report, and who signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedReport {
+    /// What it says.
+    pub report: Report,
+    /// Public half of the certified key that signed it.
+    pub signer: [u8; 32],
+    /// Its length as stored.
+    pub stored_bytes: u64,
 }
 
 impl Snapshot {
@@ -165,8 +177,17 @@ impl Repository {
 
     /// One report.
     pub async fn report(&self, id: &ObjectId) -> Result<Report, RepositoryError> {
-        let body = self.get_object(ObjectType::Report, id).await?;
-        Ok(Report::decode(&body).map_err(|error| decode_damage(&layout::object(ObjectType::Report, id), &error))?)
+        Ok(self.signed_report(id).await?.report)
+    }
+
+    /// One report, and who signed it.
+    pub async fn signed_report(&self, id: &ObjectId) -> Result<SignedReport, RepositoryError> {
+        let name = layout::object(ObjectType::Report, id);
+        let stored = self.get_stored(ObjectType::Report, id).await?;
+        let (signer, body) =
+            unseal_signed(self.keys(), ObjectType::Report, &stored).map_err(|error| seal_damage(&name, error))?;
+        let report = Report::decode(&body).map_err(|error| decode_damage(&name, &error))?;
+        Ok(SignedReport { report, signer, stored_bytes: stored.len() as u64 })
     }
 }
 

@@ -41,7 +41,8 @@ pub struct ListedPack {
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    fn set(&mut self, position: u32) -> bool {
+    /// Sets the bit at `position`; `false` if it was set.
+    pub(super) fn set(&mut self, position: u32) -> bool {
         let (word, bit) = ((position / 64) as usize, 1 << (position % 64));
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
@@ -55,6 +56,20 @@ impl Bits {
         if let Some(word) = self.0.get_mut((position / 64) as usize) {
             *word &= !(1 << (position % 64));
         }
+    }
+
+    /// Sets what is set in `other`.
+    pub(super) fn extend(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
+    }
+
+    /// What is set here and not in `other`.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let others = other.0.iter().copied().chain(std::iter::repeat(0));
+        Self(self.0.iter().zip(others).map(|(word, other)| word & !other).collect())
     }
 
     /// Whether the chunk at `position` is live.

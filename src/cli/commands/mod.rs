@@ -1,7 +1,9 @@
 //! The commands: each reads its arguments, calls one operation, and shows what came of it.
 
 pub mod create;
+mod diff;
 pub mod documents;
+pub mod drill;
 pub mod dump;
 pub mod environment;
 pub mod export;
@@ -14,6 +16,7 @@ pub mod prune;
 pub mod repair;
 pub mod replicate;
 pub mod report;
+mod report_export;
 pub mod restore;
 pub mod resume;
 pub mod snapshots;

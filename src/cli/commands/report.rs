@@ -20,6 +20,9 @@ use crate::repository::snapshots::by_prefix;
 
 /// `report`, `report list`, `report show`
 pub async fn run(session: &Session, command: Option<ReportCommand>) -> Result<Exit, Failure> {
+    if let Some(ReportCommand::Export { ids, html, .. }) = &command {
+        return super::report_export::run(session, ids, html.as_deref()).await;
+    }
     let repository = session.open().await?;
     if let Some(ReportCommand::Verify { head }) = command {
         return verify(session, &repository, &head).await;
@@ -35,7 +38,7 @@ pub async fn run(session: &Session, command: Option<ReportCommand>) -> Result<Ex
             let (id, report) = find(&reports, &id)?;
             session.out.result(&ReportDocument { id: *id, report }, || show_text(id, report))?;
         }
-        ReportCommand::Verify { .. } => {
+        ReportCommand::Verify { .. } | ReportCommand::Export { .. } => {
             return Err(Failure::new(ErrorKind::Internal, "this command was dispatched twice"));
         }
     }

@@ -20,6 +20,7 @@ pub async fn run(session: &Session, command: Option<SnapshotsCommand>) -> Result
     match command.unwrap_or(SnapshotsCommand::List { deployment: None }) {
         SnapshotsCommand::List { deployment } => list(session, deployment.as_deref()).await,
         SnapshotsCommand::Show { id } => show(session, &id).await,
+        SnapshotsCommand::Diff { a, b } => super::diff::run(session, &a, &b).await,
         SnapshotsCommand::Hold { ids } => change(session, &ids, Change::Hold, "held").await,
         SnapshotsCommand::Release { ids } => change(session, &ids, Change::Release, "released").await,
         SnapshotsCommand::Tag { id, tags } => {

@@ -13,6 +13,7 @@ use crate::cli::whole_file::{self, There};
 use crate::cli::{prometheus, render};
 use crate::error::Error;
 use crate::id::ObjectId;
+use crate::ops::drill::millis;
 use crate::ops::status::{DeploymentStatus, GROWTH_DAYS, Status, status};
 
 /// Metrics are collected by somebody else.
@@ -27,6 +28,10 @@ struct Document<'a> {
     rpo_seconds: Option<u64>,
     /// Deployments that miss it.
     missed: Vec<&'a str>,
+    /// The recovery time objective, in milliseconds, if there is one.
+    rto_ms: Option<u64>,
+    /// Deployments that miss that.
+    rto_missed: Vec<&'a str>,
     /// Snapshots and reports that are damaged.
     damaged: usize,
 }
@@ -44,34 +49,59 @@ pub async fn run(session: &Session, args: &StatusArgs) -> Result<Exit, Failure> 
             status.deployments.push(DeploymentStatus::without_snapshots(name));
         }
     }
-    let missed = missed(&status, args.rpo);
+    let missed_rpo = missed(&status, args.rpo, DeploymentStatus::misses);
+    let missed_rto = missed(&status, args.rto, DeploymentStatus::misses_recovery);
     if let Some(path) = &args.prometheus {
         // Replaced whole: who collects it never sees a half of it.
-        whole_file::write(path, prometheus::text(&status, args.rpo).as_bytes(), METRICS_MODE, There::Replaced)
-            .map_err(|error| Failure::io(format!("`{}` cannot be written", path.display()), error))?;
+        whole_file::write(
+            path,
+            prometheus::text(&status, args.rpo, args.rto).as_bytes(),
+            METRICS_MODE,
+            There::Replaced,
+        )
+        .map_err(|error| Failure::io(format!("`{}` cannot be written", path.display()), error))?;
     }
     let damaged = damaged_snapshots + damaged_reports.len();
-    let exit = match (damaged, missed.is_empty()) {
+    let exit = match (damaged, missed_rpo.is_empty() && missed_rto.is_empty()) {
         (0, true) => Exit::Done,
         (0, false) => Exit::Objective,
         _ => Exit::Damage,
     };
-    let document =
-        Document { status: &status, rpo_seconds: args.rpo.map(|rpo| rpo.as_secs()), missed: missed.clone(), damaged };
-    session.out.done(exit, &document, || text(&status, args.rpo, &missed))
+    let document = Document {
+        status: &status,
+        rpo_seconds: args.rpo.map(|rpo| rpo.as_secs()),
+        missed: missed_rpo.clone(),
+        rto_ms: args.rto.map(millis),
+        rto_missed: missed_rto.clone(),
+        damaged,
+    };
+    session.out.done(exit, &document, || {
+        text(&status)
+            + &missed_text(args.rpo, &missed_rpo, "no good snapshot within")
+            + &missed_text(args.rto, &missed_rto, "the last drill did not end well within")
+    })
 }
 
-/// Deployments whose newest good snapshot is older than the objective. A repository without any snapshot misses it, too.
-fn missed(status: &Status, objective: Option<Duration>) -> Vec<&str> {
+/// Deployments that miss the objective. A repository without any snapshot misses it, too.
+fn missed(
+    status: &Status,
+    objective: Option<Duration>,
+    misses: impl Fn(&DeploymentStatus, Duration) -> bool,
+) -> Vec<&str> {
     let Some(objective) = objective else { return vec![] };
     if status.deployments.is_empty() {
         return vec!["(no deployment has a snapshot)"];
     }
-    let late = status.deployments.iter().filter(|deployment| deployment.misses(objective));
+    let late = status.deployments.iter().filter(|deployment| misses(deployment, objective));
     late.map(|deployment| deployment.deployment.as_str()).collect()
 }
 
-fn text(status: &Status, objective: Option<Duration>, missed: &[&str]) -> String {
+fn missed_text(objective: Option<Duration>, missed: &[&str], what: &str) -> String {
+    let objective = render::millis(objective.map_or(0, millis));
+    missed.iter().map(|name| format!("OBJECTIVE MISSED: {name}: {what} {objective}\n")).collect()
+}
+
+fn text(status: &Status) -> String {
     let mut text: String = status.deployments.iter().map(deployment_text).collect();
     if status.deployments.is_empty() {
         text.push_str("there are no snapshots\n");
@@ -98,10 +128,6 @@ fn text(status: &Status, objective: Option<Duration>, missed: &[&str]) -> String
     if !rows.is_empty() {
         text.push_str(&render::table(&["OPERATION", "LAST", "OUTCOME", "LAST DONE", "REPORT"], &[], &rows));
     }
-    for name in missed {
-        let objective = objective.map_or(0, |objective| objective.as_secs());
-        text.push_str(&format!("OBJECTIVE MISSED: {name}: no good snapshot within {}\n", render::span(objective)));
-    }
     text
 }
 
@@ -121,8 +147,19 @@ fn deployment_text(status: &DeploymentStatus) -> String {
         Some(bytes) => format!("grows by {} a day (last {GROWTH_DAYS} days)", render::size(bytes)),
         None => "no growth is known yet".to_owned(),
     };
+    let drill = match &status.last_drill {
+        Some(drill) => format!(
+            "last drill {}, {}: into {} in {} (report {})",
+            render::time(drill.at),
+            outcome(drill.outcome),
+            drill.target,
+            render::millis(drill.elapsed_ms),
+            drill.report.short()
+        ),
+        None => "no drill yet: infrahub-backup drill".to_owned(),
+    };
     format!(
-        "{}: {newest}\n  {} snapshots, {} of them good; {growth}\n",
+        "{}: {newest}\n  {} snapshots, {} of them good; {growth}\n  {drill}\n",
         status.deployment, status.snapshots, status.good_snapshots
     )
 }

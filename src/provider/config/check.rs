@@ -18,6 +18,7 @@ pub(super) fn check(config: &BespokeConfig) -> Result<(), String> {
     if config.components.is_empty() {
         return Err("there is no `[[component]]`".to_owned());
     }
+    argv("`[scratch]`", "clean", config.scratch.as_ref().and_then(|scratch| scratch.clean.as_ref()))?;
     timeouts("`[defaults]`", config.defaults.stall_timeout, config.defaults.total_timeout)?;
     config.services.iter().try_for_each(service)?;
     config.components.iter().try_for_each(|item| component(config, item))

@@ -116,7 +116,10 @@ impl Running {
 
     /// Lets the last lines of an exited child arrive.
     pub(super) async fn settle(&mut self) {
-        let _ = tokio::time::timeout(DRAIN_GRACE, &mut self.reader).await;
+        // Whoever ends what has ended already waits for nothing: a task that was waited for must not be asked again.
+        if !self.reader.is_finished() {
+            let _ = tokio::time::timeout(DRAIN_GRACE, &mut self.reader).await;
+        }
     }
 
     /// What its exit status means.
