@@ -5,8 +5,8 @@
 #   KIND=neo4j benches/growth.sh DUMP...    dumps of Neo4j
 #
 # INFRAHUB_BACKUP (default: target/release/infrahub-backup) is the binary. restic and zstd are used if they are on the PATH; what is
-# not there is told. The bound of a day is `zstd -3 --long=31 --patch-from` the day before. Work is done in a temporary
-# folder (TMPDIR). Times are those of this machine now: compare within one run.
+# not there is told. The bound of a day is `zstd -3 --long=31 --patch-from` the day before, for Neo4j of what is inside the two dumps.
+# Work is done in a temporary folder (TMPDIR). Times are those of this machine now: compare within one run.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2; }
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -31,6 +31,15 @@ timed() {
 }
 bytes_in() { find "$1" -type f -printf '%s\n' | awk '{ sum += $1 } END { print sum + 0 }'; }
 
+# inside DUMP: where the bytes are that a bound is taken of. Neo4j compresses: `DZV1`, then one zstd frame.
+inside() {
+    [ "${KIND:-postgres}" = neo4j ] || { echo "$1"; return; }
+    [ "$(head -c 4 "$1")" = DZV1 ] || { echo "no bound: $1 is not zstd inside" >&2; return 1; }
+    local plain; plain=$work/$(basename "$1").inside
+    [ -e "$plain" ] || tail -c +5 "$1" | zstd -q -dc --long=31 >"$plain"
+    echo "$plain"
+}
+
 "$tool" init --no-password "${ours[@]}" >/dev/null 2>&1
 ! command -v restic >/dev/null || restic -q -r "$work/theirs" init >/dev/null
 before_ours=0 before_theirs=0 yesterday=
@@ -48,7 +57,9 @@ for dump; do
         before_theirs=$size
     fi
     if [ -n "$yesterday" ] && command -v zstd >/dev/null; then
-        line+=$(printf ' %12d' "$(zstd -q -3 --long=31 --patch-from="$yesterday" -c "$dump" | wc -c)")
+        from=$(inside "$yesterday") to=$(inside "$dump")
+        line+=$(printf ' %12d' "$(zstd -q -3 --long=31 --patch-from="$from" -c "$to" | wc -c)")
+        [ "$from" = "$yesterday" ] || rm -f "$from"
     fi
     printf '%-5s %s\n' "${day:=0}" "$line"
     day=$((day + 1)) yesterday=$dump
