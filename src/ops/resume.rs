@@ -22,7 +22,7 @@ use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 pub const ID_BY_HAND: &str = "by hand, in cypher-shell: `MATCH (root:Root) SET root.uuid = randomUUID()`; then restart what reads it: docker compose restart infrahub-server task-worker";
 
 /// How a database that a restore stopped through its server starts again as it is.
-pub const START_BY_HAND: &str = "restore it again; to start it as it is, in cypher-shell: `START DATABASE neo4j`";
+const START_BY_HAND: &str = "in cypher-shell: `START DATABASE neo4j`";
 
 /// A journal that was finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub async fn finish_open(
         );
         let text = match left.worked_inside().is_empty() {
             true => text,
-            false => format!("{text}; Neo4j may keep its database stopped: {START_BY_HAND}"),
+            false => format!("{text}; Neo4j may keep its database stopped; to start it as it is, {START_BY_HAND}"),
         };
         if half_replaced == HalfReplaced::Refuse {
             return Err(Error::new(ErrorKind::Incomplete, text));

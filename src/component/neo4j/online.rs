@@ -34,9 +34,9 @@ const SCRIPTS: &str = "/data/scripts";
 const MAKE: &str = r#"# Backs up into a folder of its own.
 umask 077
 mkdir -- "$0" || exit
-need=$(du -sk -- "$1" 2>/dev/null | cut -f 1)
+need=$(du -sk -- "$1" 2>/dev/null | { read -r kib _; echo "$kib"; })
 free=$(df -Pk -- "$0" 2>/dev/null | { read -r _; read -r _ _ _ free _; echo "$free"; })
-if [ "${need:-0}" -gt "${free:-$need}" ]; then
+if [ "${need:-0}" -gt "${free:-${need:-0}}" ]; then
     echo "no space is left in the container: up to $need KiB are needed in /tmp, $free are free" >&2
     exit 1
 fi
@@ -456,7 +456,7 @@ mod tests {
         assert_eq!(sh(MAKE, &[&path("a"), &path("no store"), "true"]).status.code(), Some(1));
         // As `du` tells of a store of which nobody has room for another.
         let du = parent.path().join("du");
-        std::fs::write(&du, "#!/bin/sh\necho 99999999999999 store\n".replace(" store", "\tstore")).unwrap();
+        std::fs::write(&du, "#!/bin/sh\nprintf '99999999999999\\tstore\\n'\n").unwrap();
         std::fs::set_permissions(&du, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let variable = format!("{}:{}", parent.path().display(), std::env::var("PATH").unwrap());
         let mut command = std::process::Command::new("sh");

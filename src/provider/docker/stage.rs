@@ -117,7 +117,9 @@ mod tests {
     fn what_another_machines_run_left_goes_when_it_is_a_day_old() {
         let parent = tempfile::tempdir().unwrap();
         let [young, old] = ["infrahub-backup.young", "infrahub-backup.old"].map(|name| parent.path().join(name));
-        [&young, &old].map(|folder| std::fs::create_dir(folder).unwrap());
+        for folder in [&young, &old] {
+            std::fs::create_dir(folder).unwrap();
+        }
         let aged = Command::new("touch").args(["-d", "25 hours ago"]).arg(&old).status().unwrap();
         assert!(aged.success());
         assert_eq!(remove(&parent.path().join("infrahub-backup.own")), "1");
