@@ -73,8 +73,8 @@ fn a_backup_stops_nothing_and_a_restore_brings_data_users_and_roles_back() {
     let dump = steps(&report, "dump").find(|step| step["target"] == "database").expect("a dump");
     assert!(dump["command"].as_str().expect("a text").contains("--include-metadata=users"), "{dump:#}");
     let id = sandbox.snapshots().remove(0);
-    let shown = sandbox.run(["snapshots", "show", &id, "--json"]).ok().json();
-    assert_eq!((&shown["components"][0]["edition"], &shown["status"]), (&"enterprise".into(), &"complete".into()));
+    let shown = sandbox.run(["snapshots", "show", &id]).ok().text();
+    assert!(shown.contains("enterprise") && shown.contains("complete"), "{shown}");
 
     real.spoil();
     real.cypher_in("system", "DROP USER alice");
