@@ -173,6 +173,7 @@ impl From<ComponentError> for Error {
     fn from(error: ComponentError) -> Self {
         let kind = match &error {
             ComponentError::NotConfigured { .. } => ErrorKind::Config,
+            ComponentError::Misfit { .. } => ErrorKind::Incompatible,
             ComponentError::Query { .. } | ComponentError::NotReady { .. } => ErrorKind::Unavailable,
             _ => ErrorKind::Source,
         };

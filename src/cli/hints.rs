@@ -75,6 +75,10 @@ pub fn of(error: &Error) -> Option<String> {
         ("nothing can be opened", "take it from a copy: infrahub-backup repair --from REPO"),
         ("is held and cannot be forgotten", "if it may go: infrahub-backup snapshots release ID"),
         ("outlived its lease", "start again: what was stored and is still there is not stored twice"),
+        (
+            "no space is left in the container",
+            "free space where Docker keeps its containers; or mount a larger volume at /tmp of the service `database`",
+        ),
         ("may not be written", "look at the owner and mode of the folder, or at what the keys of the bucket allow"),
         ("no space is left", "free space there, then start again: what was stored is not stored twice"),
         ("still runs ", "wait longer: --wait-for-tasks 2h; to interrupt what runs: --force"),
@@ -93,6 +97,12 @@ pub fn of(error: &Error) -> Option<String> {
         ("less than half of the", "if that is right: --allow-shrink"),
         ("does not fit the target", "if you know better: --force"),
         ("could not be backed up, so nothing was touched", "if that may be lost: --no-safety-snapshot"),
+        ("Neo4j may keep its database stopped", "restore it again, or accept it: infrahub-backup resume"),
+        (
+            "keeps its database `",
+            "see why: infrahub-backup report show latest; then restore it again, or accept it: infrahub-backup resume",
+        ),
+        ("no container of service `database`", "start it: docker compose up -d database"),
         ("what is there is neither the old nor the new", "restore it again, or accept it: infrahub-backup resume"),
         ("is no scratch deployment", "see docs/guides/drill.md; into scratch files: leave out --target-config"),
         ("`--migrate-format` is not possible", "leave out --migrate-format"),

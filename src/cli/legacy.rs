@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::failure::Failure;
+use crate::ops::create::Metadata;
 
 /// Flags of every command of the predecessor that are not flags of ours.
 #[derive(Debug, Clone, Default, Args)]
@@ -86,7 +87,7 @@ pub struct PredecessorCreate {
     #[arg(long, global = true, hide = true)]
     pub redact: bool,
     /// Which metadata Neo4j Enterprise adds
-    #[arg(long, global = true, hide = true, value_name = "WHAT", value_parser = ["all", "none", "users", "roles"])]
+    #[arg(long, global = true, hide = true, value_name = "WHAT", value_parser = Metadata::NAMES)]
     pub neo4jmetadata: Option<String>,
     /// Same as `--exclude task-manager-db`
     #[arg(long, global = true, hide = true)]
@@ -113,9 +114,6 @@ impl PredecessorCreate {
     pub fn check(&self, in_bucket: bool, tarball: bool) -> Result<Vec<&'static str>, Failure> {
         if self.redact {
             return Err(Failure::not_built("`--redact`"));
-        }
-        if self.neo4jmetadata.as_deref().is_some_and(|what| what != "all") {
-            return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
         }
         let mut notes = Vec::new();
         if tarball {

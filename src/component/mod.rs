@@ -93,14 +93,24 @@ pub trait Component: Send + Sync {
     /// Waits until it answers queries, or `timeout` passes.
     async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError>;
 
-    /// Refuses to be dumped, before anything is stopped for it, where that is not built.
-    fn check_dump(&self) -> Result<(), ComponentError> {
+    /// The service in whose running containers its dump makes files, which it removes again.
+    fn dumps_inside(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether its backups can take users and roles along; else why not.
+    fn takes_metadata(&self) -> Result<(), &'static str> {
+        Err("it is no Neo4j database")
+    }
+
+    /// Refuses to take a dump that is a `backup` of Neo4j Enterprise, or not, where it does not fit or loading one is not built.
+    async fn check_load(&self, _backup: bool) -> Result<(), ComponentError> {
         Ok(())
     }
 
-    /// Refuses to take a dump that is a `backup` of Neo4j Enterprise, or not, where loading one is not built.
-    fn check_load(&self, _backup: bool) -> Result<(), ComponentError> {
-        Ok(())
+    /// What takes a `backup` of Neo4j Enterprise while its server runs, if that is how it takes one.
+    fn online_restore(&self) -> Option<&dyn OnlineRestore> {
+        None
     }
 
     /// Whether it takes dumps of this edition, although it is of another.
@@ -117,6 +127,36 @@ pub trait Component: Send + Sync {
     fn graph(&self) -> Option<&dyn Graph> {
         None
     }
+}
+
+/// Takes a `backup` of Neo4j Enterprise while its server goes on running.
+#[async_trait]
+pub trait OnlineRestore: Send + Sync {
+    /// The service whose server that is. It is not stopped, and files are made in its containers and removed again.
+    fn service(&self) -> &str;
+
+    /// Starts to take one. What is there is touched by [`LoadStream::finish`] only, and the database is stopped behind it.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be written into the container.
+    async fn load(&self) -> Result<Box<dyn LoadStream>, ComponentError>;
+
+    /// Brings users and roles back, and starts the database that was loaded.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come online. Then it may be stopped.
+    async fn serve(&self) -> Result<Served, ComponentError>;
+}
+
+/// How a database came online again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// What was done.
+    pub ran: Vec<String>,
+    /// What was not, although it was to be.
+    pub problems: Vec<String>,
 }
 
 /// Brings a store that was loaded into another format, before its server starts.
@@ -145,6 +185,27 @@ pub enum ComponentError {
         /// How it ended.
         #[source]
         source: ExecError,
+    },
+    /// A server keeps its database stopped, since what is in it may be half of something.
+    #[error(
+        "component `{component}` keeps its database `{database}` stopped, since not all of what it now holds may be there"
+    )]
+    LeftStopped {
+        /// The component.
+        component: String,
+        /// The database of its server.
+        database: String,
+        /// What went wrong.
+        #[source]
+        source: Box<ComponentError>,
+    },
+    /// What the snapshot holds is nothing for it.
+    #[error("component `{component}` does not fit the target: {problem}; nothing was touched")]
+    Misfit {
+        /// The component.
+        component: String,
+        /// Why.
+        problem: String,
     },
     /// A file or standard input could not be read.
     #[error("component `{component}` cannot be read from `{path}`")]

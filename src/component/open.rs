@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::neo4j::Neo4j;
 use super::neo4j::container::ContainerNeo4j;
+use super::neo4j::{Metadata, Neo4j};
 use super::opaque::Opaque;
 use super::postgres::Postgres;
 use super::{Component, ComponentError};
@@ -24,7 +24,7 @@ pub struct OpenComponents {
     pub folders: Vec<ComponentInfo>,
 }
 
-/// Opens the components for which `wanted` holds, however their deployment is reached.
+/// Opens the components for which `wanted` holds, however their deployment is reached. `metadata` is what their dumps take along.
 ///
 /// # Errors
 ///
@@ -33,10 +33,11 @@ pub async fn open(
     reach: &Reach,
     entropy: &Arc<dyn Entropy>,
     wanted: &(dyn Fn(&str) -> bool + Sync),
+    metadata: Metadata,
 ) -> Result<OpenComponents, ComponentError> {
     match reach {
         Reach::Bespoke(provider, _) => open_components(provider, entropy, wanted).await,
-        Reach::Docker(provider) => open_containers(provider, entropy, wanted).await,
+        Reach::Docker(provider) => open_containers(provider, entropy, wanted, metadata).await,
     }
 }
 
@@ -44,12 +45,13 @@ async fn open_containers(
     provider: &Arc<DockerProvider>,
     entropy: &Arc<dyn Entropy>,
     wanted: &(dyn Fn(&str) -> bool + Sync),
+    metadata: Metadata,
 ) -> Result<OpenComponents, ComponentError> {
     let mut open = OpenComponents { streams: Vec::new(), folders: Vec::new() };
     for info in provider.deployment().components.iter().filter(|info| wanted(&info.name)).cloned() {
         match info.kind {
             ComponentKind::Neo4j => {
-                open.streams.push(Box::new(ContainerNeo4j::open(info, Arc::clone(provider)).await?));
+                open.streams.push(Box::new(ContainerNeo4j::open(info, Arc::clone(provider), metadata).await?));
             }
             ComponentKind::Postgres => {
                 open.streams.push(Box::new(postgres_in_container(info, provider, entropy).await?));

@@ -23,6 +23,7 @@ use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
 use super::{Context, TOOL, resume, tasks};
 use crate::component::files::FileDump;
+pub use crate::component::neo4j::Metadata;
 use crate::component::{self, Component, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
 use crate::error::{Error, ErrorKind};
@@ -77,8 +78,10 @@ pub struct CreateOptions {
     pub stage: Option<Stage>,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
-    /// How long to wait for tasks that stopping services would interrupt; `None`: interrupt them.
+    /// How long to wait for tasks that stopping services would interrupt, or that a backup would show half done; `None`: not.
     pub wait_for_tasks: Option<Duration>,
+    /// Which users and roles a backup of Neo4j Enterprise takes along; `None`: all, and nobody asked for it.
+    pub neo4j_metadata: Option<Metadata>,
 }
 
 /// What will be backed up.
@@ -155,7 +158,7 @@ impl CreatePlan {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("deployment `{}` ({})", self.deployment.name, self.deployment.evidence)];
         let stops = self.stops(&self.deployment.components);
-        if let (false, Some(limit)) = (stops.is_empty(), self.waits_for_tasks()) {
+        if let Some(limit) = self.waits_for_tasks(&self.deployment.components) {
             lines.push(format!("wait until no task runs, for at most {} s", limit.as_secs()));
         }
         if !stops.is_empty() {
@@ -173,10 +176,14 @@ impl CreatePlan {
         lines
     }
 
-    /// How long tasks are waited for, where they can be known.
-    fn waits_for_tasks(&self) -> Option<Duration> {
+    /// How long tasks are waited for, where they can be known: if services are stopped, or the graph is backed up, in which a
+    /// task that is half done would be half done for good.
+    fn waits_for_tasks(&self, components: &[ComponentInfo]) -> Option<Duration> {
+        let graph = components.iter().any(|component| component.kind == ComponentKind::Neo4j);
         match &self.origin {
-            Origin::Reached(Reach::Docker(_)) => self.options.wait_for_tasks,
+            Origin::Reached(Reach::Docker(_)) => {
+                self.options.wait_for_tasks.filter(|_| graph || !self.stops(components).is_empty())
+            }
             Origin::Reached(Reach::Bespoke(..)) | Origin::Files(_) | Origin::Brought(_) | Origin::Archive(_) => None,
         }
     }
@@ -427,7 +434,7 @@ impl<'a> Run<'a> {
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
         let stops = self.plan.stops(&infos);
         let version = self.version(&*reach.provider()).await?;
-        if let (false, Some(limit)) = (stops.is_empty(), self.plan.waits_for_tasks()) {
+        if let Some(limit) = self.plan.waits_for_tasks(&infos) {
             self.phase("wait")?;
             tasks::wait(self.context, self.recorder, &*reach.provider(), limit).await?;
         }
@@ -457,6 +464,9 @@ impl<'a> Run<'a> {
             let info = component.info();
             let consistency =
                 if info.stopped_for_dump.is_empty() { Consistency::Online } else { Consistency::Quiesced };
+            if let Some(service) = component.dumps_inside() {
+                self.journal.note(JournalEntry::Inside { service: service.to_owned() })?;
+            }
             let record = match component.dump().await {
                 Ok(dump) => dumper.stream(&session, info, inspection, dump, consistency, &known).await,
                 Err(error) => Err(error.into()),
@@ -550,9 +560,15 @@ impl<'a> Run<'a> {
     async fn open(&self, reach: &Reach) -> Result<Opened, Error> {
         let entropy = &self.context.outside.entropy;
         let wanted = |name: &str| self.plan.wants(name);
-        let opening = component::open(reach, entropy, &wanted);
+        let asked = self.plan.options.neo4j_metadata;
+        let opening = component::open(reach, entropy, &wanted, asked.unwrap_or_default());
         let OpenComponents { streams, folders } = self.context.cancel.or(opening).await??;
-        streams.iter().try_for_each(|component| component.check_dump())?;
+        let neo4j = streams.iter().filter(|component| component.info().kind == ComponentKind::Neo4j);
+        for component in neo4j.filter(|_| asked.is_some()) {
+            if let Err(reason) = component.takes_metadata() {
+                self.context.info(format!("`--neo4jmetadata` has no effect on `{}`: {reason}", component.info().name));
+            }
+        }
         Ok(Opened { streams, folders })
     }
 

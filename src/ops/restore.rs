@@ -10,6 +10,7 @@ mod compare;
 mod deployment_id;
 mod fit;
 mod migrate;
+mod online;
 mod to_folder;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use super::streams::Output;
 use super::trees::restore_tree;
 use super::{Context, Progress, dump, resume};
 use crate::component::artifact_store::restore::Overwrite;
-use crate::component::{self, Component};
+use crate::component::neo4j::Metadata;
+use crate::component::{self, Component, OnlineRestore};
 use crate::deployment::{ComponentInfo, ComponentKind};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus};
@@ -120,6 +122,15 @@ pub struct RestoredComponent {
     pub counts_match: Option<bool>,
     /// What should be looked at.
     pub notes: Vec<String>,
+    /// What of it was not restored, although the rest was and runs.
+    pub problems: Vec<String>,
+}
+
+impl RestoredComponent {
+    /// Whether it is not, or may not be, what was backed up.
+    pub fn is_incomplete(&self) -> bool {
+        self.counts_match == Some(false) || !self.problems.is_empty()
+    }
 }
 
 /// What was restored.
@@ -262,15 +273,17 @@ impl IntoDeployment {
             }
         }
         let wanted = |name: &str| names.iter().any(|wanted| wanted == name);
-        let opening = component::open(&reach, &context.outside.entropy, &wanted);
+        let opening = component::open(&reach, &context.outside.entropy, &wanted, Metadata::default());
         let opened = context.cancel.or(opening).await??;
         let infos: Vec<ComponentInfo> =
             opened.streams.iter().map(|component| component.info().clone()).chain(opened.folders.clone()).collect();
-        let wanted = |service: &&String| infos.iter().any(|info| info.stopped_for_load.contains(service));
-        let stops: Vec<String> = deployment.services.iter().filter(wanted).cloned().collect();
         let (streams, folders, safety) = (opened.streams, opened.folders, Safety::default());
+        let stops = vec![];
         let mut into = Self { reach, provider, streams, folders, stops, safety, reset_id: None, migrate: None, lock };
-        into.check_loads(records, options)?;
+        // Behind the components: one may know better than its image whether its server runs on.
+        let stopped = |service: &&String| infos.iter().any(|info| into.stopped_for(info, records).contains(service));
+        into.stops = deployment.services.iter().filter(stopped).cloned().collect();
+        into.check_loads(context, records, options).await?;
         if options.reset_deployment_id {
             let graph = only_graph(records, RESET)?;
             let line = deployment_id::check(&*into.provider, into.stream(graph)).await?;
@@ -303,6 +316,7 @@ impl IntoDeployment {
         for record in records {
             lines.push(format!("DESTROY what is in `{}` now and put the snapshot's in its place", record.name));
         }
+        lines.extend(self.online_lines(records));
         lines.extend(self.migrate.iter().chain(&self.reset_id).map(|(_, line)| line.clone()));
         if !self.stops.is_empty() {
             lines.push("start again what ran before, wait until it serves, compare counts".to_owned());
@@ -342,9 +356,7 @@ pub async fn execute(context: &Context, repository: &Arc<Repository>, plan: Rest
     recorder.snapshot(snapshot.id);
     let result = Run::new(context, repository, &recorder, "restore").all(into, &records).await;
     let outcome = match &result {
-        Ok(done) if done.components.iter().any(|component| component.counts_match == Some(false)) => {
-            Outcome::Incomplete
-        }
+        Ok(done) if done.components.iter().any(RestoredComponent::is_incomplete) => Outcome::Incomplete,
         Ok(_) => Outcome::Done,
         Err(_) => Outcome::Failed,
     };
@@ -446,8 +458,8 @@ impl Run<'_> {
         if let Some(old) = &summary.old_kept {
             notes.push(format!("what was there before is left in {}", old.display()));
         }
-        let (name, files) = (record.name.clone(), Some(summary.files));
-        Ok(RestoredComponent { name, bytes: summary.bytes, files, counts_match: None, notes })
+        let (name, files, problems) = (record.name.clone(), Some(summary.files), vec![]);
+        Ok(RestoredComponent { name, bytes: summary.bytes, files, counts_match: None, notes, problems })
     }
 
     async fn to_deployment(&self, into: IntoDeployment, records: &[ComponentRecord]) -> Result<InDeployment, Error> {
@@ -558,16 +570,21 @@ impl Run<'_> {
             let name = &component.info().name;
             self.context.info(format!("restoring `{name}`"));
             let step = self.recorder.begin(self.context, "load", name);
+            let online = online::of(&**component, record(name));
             // A load command may destroy first and look then; PostgreSQL is loaded beside what is there.
-            let replaces = component.info().kind != ComponentKind::Postgres;
-            if replaces {
-                journal.note(JournalEntry::Replacing { component: name.clone() })?;
-                self.replacing.store(true, Ordering::Relaxed);
+            if online.is_none() && component.info().kind != ComponentKind::Postgres {
+                self.note_replacing(name, journal)?;
             }
-            let mut result = self.load(&**component, record(name)).await;
+            let mut result = self.load(&**component, online, record(name), journal).await;
             if let (Ok(_), Some(_)) = (&result, into.migrate.as_ref().filter(|(graph, _)| graph == name)) {
                 let migrated = migrate::migrate(self.context, self.recorder, &**component).await;
                 result = result.and_then(|done| migrated.map(|()| done));
+            }
+            if let (Ok((restored, _)), Some(online)) = (&mut result, online) {
+                match online::serve(self.context, self.recorder, name, online).await {
+                    Ok(problems) => restored.problems.extend(problems),
+                    Err(error) => result = Err(error),
+                }
             }
             if result.is_ok() {
                 self.replacing.store(false, Ordering::Relaxed);
@@ -580,6 +597,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// From here on what is there of a component may be half of something.
+    fn note_replacing(&self, name: &str, journal: &mut Journal) -> Result<(), Error> {
+        journal.note(JournalEntry::Replacing { component: name.to_owned() })?;
+        self.replacing.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Whether a component was being replaced when the load ended.
     fn half_replaced(&self) -> bool {
         self.replacing.load(Ordering::Relaxed)
@@ -588,10 +612,18 @@ impl Run<'_> {
     async fn load(
         &self,
         component: &dyn Component,
+        online: Option<&dyn OnlineRestore>,
         record: &ComponentRecord,
+        journal: &mut Journal,
     ) -> Result<(RestoredComponent, crate::component::ExitOk), Error> {
         let mut output = Output::open_for_load(&self.reader, record)?;
-        let mut load = component.load().await?;
+        let mut load = match online {
+            None => component.load().await?,
+            Some(online) => {
+                journal.note(JournalEntry::Inside { service: online.service().to_owned() })?;
+                online.load().await?
+            }
+        };
         let fed = async {
             let mut bytes = 0;
             while let Some(piece) = self.context.cancel.or(output.next()).await?? {
@@ -603,11 +635,14 @@ impl Run<'_> {
         };
         let fed = fed.await;
         self.context.events.progress_done("restore", &record.name);
-        match fed {
+        // What a running server takes is touched behind the last byte only.
+        let noted =
+            fed.and_then(|bytes| online.map_or(Ok(()), |_| self.note_replacing(&record.name, journal)).map(|()| bytes));
+        match noted {
             Ok(bytes) => {
                 let exit = load.finish().await?;
-                let name = record.name.clone();
-                Ok((RestoredComponent { name, bytes, files: None, counts_match: None, notes: vec![] }, exit))
+                let (name, notes, problems) = (record.name.clone(), vec![], vec![]);
+                Ok((RestoredComponent { name, bytes, files: None, counts_match: None, notes, problems }, exit))
             }
             Err(error) => {
                 load.abort().await;

@@ -14,12 +14,15 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::bespoke::BespokeProvider;
 use crate::provider::config::BespokeConfig;
 use crate::provider::docker::{DockerProvider, Engine, Given};
-use crate::provider::{Provider, ProviderError, Reach};
+use crate::provider::{Provider, ProviderError, Reach, ServiceState};
 use crate::repository::executor::run_blocking;
 use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 
 /// How a deployment gets a new id without a restore.
 pub const ID_BY_HAND: &str = "by hand, in cypher-shell: `MATCH (root:Root) SET root.uuid = randomUUID()`; then restart what reads it: docker compose restart infrahub-server task-worker";
+
+/// How a database that a restore stopped through its server starts again as it is.
+const START_BY_HAND: &str = "in cypher-shell: `START DATABASE neo4j`";
 
 /// A journal that was finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +78,10 @@ pub async fn finish_open(
             left.deployment,
             half.join(", ")
         );
+        let text = match left.worked_inside().is_empty() {
+            true => text,
+            false => format!("{text}; Neo4j may keep its database stopped; to start it as it is, {START_BY_HAND}"),
+        };
         if half_replaced == HalfReplaced::Refuse {
             return Err(Error::new(ErrorKind::Incomplete, text));
         }
@@ -96,11 +103,15 @@ async fn start_again(
     left: &OpenJournal,
 ) -> Result<(Vec<String>, Vec<String>), Error> {
     let (mut started, mut gone, mut failed) = (Vec::new(), Vec::new(), None);
-    if left.services_to_start.is_empty() && left.left_to_clear().is_empty() {
+    let inside = left.worked_inside();
+    if left.services_to_start.is_empty() && left.left_to_clear().is_empty() && inside.is_empty() {
         return Ok((started, gone));
     }
     let provider = reach_again(context, left).await?;
     tidy(context, &*provider).await?;
+    for service in inside {
+        tell_if_stopped(context, &*provider, service).await?;
+    }
     clear_left(context, journal, &*provider, left).await?;
     for service in &left.services_to_start {
         context.info(format!("starting `{service}`"));
@@ -122,12 +133,23 @@ async fn start_again(
     failed.map_or(Ok((started, gone)), Err)
 }
 
-/// Removes what a killed run left running beside the services, which may hold what they need. The deployment is locked: what is
+/// In a container that is stopped nothing can be removed.
+async fn tell_if_stopped(context: &Context, provider: &dyn Provider, service: &str) -> Result<(), Error> {
+    let parts = provider.parts(service).await?;
+    if !parts.is_empty() && parts.iter().all(|part| part.state == ServiceState::Stopped) {
+        context.warn(format!(
+            "`{service}` does not run: what the killed run left in its container is removed by the next `create` or `restore` after it runs"
+        ));
+    }
+    Ok(())
+}
+
+/// Removes what a killed run left beside and in the services, which may hold what they need. The deployment is locked: what is
 /// there of ours is nobody's any more.
 pub(super) async fn tidy(context: &Context, provider: &dyn Provider) -> Result<(), Error> {
     let removed = provider.tidy().await?;
     if removed > 0 {
-        context.info(format!("removed what a killed run left beside the services: {removed}"));
+        context.info(format!("removed what a killed run left beside and in the services: {removed}"));
     }
     Ok(())
 }

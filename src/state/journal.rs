@@ -57,6 +57,11 @@ pub enum JournalEntry {
         /// The service.
         service: String,
     },
+    /// Files are about to be made in the running containers of a service, and are removed before the operation ends.
+    Inside {
+        /// The service.
+        service: String,
+    },
     /// The content of a component is about to be destroyed and replaced.
     Replacing {
         /// The component.
@@ -149,6 +154,7 @@ impl OpenJournal {
                 | JournalEntry::Starting { .. }
                 | JournalEntry::Started { .. }
                 | JournalEntry::Gone { .. }
+                | JournalEntry::Inside { .. }
                 | JournalEntry::Replacing { .. }
                 | JournalEntry::Replaced { .. }
                 | JournalEntry::ToClear { .. }
@@ -176,6 +182,17 @@ impl OpenJournal {
             }
         }
         stopped
+    }
+
+    /// Services in whose containers files may be left.
+    pub fn worked_inside(&self) -> BTreeSet<&str> {
+        let mut services = BTreeSet::new();
+        for entry in &self.entries {
+            if let JournalEntry::Inside { service } = entry {
+                services.insert(service.as_str());
+            }
+        }
+        services
     }
 
     /// Services whose content speaks of what is not there any more.
@@ -218,6 +235,7 @@ impl OpenJournal {
                 | JournalEntry::Starting { .. }
                 | JournalEntry::Started { .. }
                 | JournalEntry::Gone { .. }
+                | JournalEntry::Inside { .. }
                 | JournalEntry::ToClear { .. }
                 | JournalEntry::Cleared
                 | JournalEntry::ToResetId { .. }
@@ -405,6 +423,7 @@ fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
                 down.insert(service, false);
             }
             JournalEntry::Starting { .. }
+            | JournalEntry::Inside { .. }
             | JournalEntry::Replacing { .. }
             | JournalEntry::Replaced { .. }
             | JournalEntry::ToClear { .. }
@@ -533,6 +552,15 @@ mod tests {
         assert_eq!(left(&[to_reset(), replaced("database")]).as_deref(), Some("database"));
         assert_eq!(left(&[to_reset(), replaced("database"), JournalEntry::IdReset]), None);
         assert_eq!(left(&[replaced("database")]), None);
+    }
+
+    #[test]
+    fn a_journal_tells_where_files_may_be_left() {
+        let inside = || JournalEntry::Inside { service: "database".to_owned() };
+        let (_folder, state) = killed(&[inside(), inside()]);
+        let left = state.open_journal("d").unwrap().unwrap();
+        assert_eq!(left.worked_inside().into_iter().collect::<Vec<_>>(), ["database"]);
+        assert!(left.services_to_start.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! That edition is not to be had here: its place is taken by a server of Community whose `cypher-shell` says that it is
 //! Enterprise, and by a `neo4j-admin database migrate` that only writes down how it was called (`tests/parts/docker/stand-in`).
-//! So these tests show what is run when, as whom and on which data, not what Enterprise does.
+//! So these tests show what is run when, as whom and on which data, not what Enterprise does. Its backups: [`crate::enterprise`].
 
 use crate::project::Project;
 use crate::support::Sandbox;
@@ -21,7 +21,8 @@ fn a_dump_of_community_goes_into_what_passes_for_enterprise_and_is_migrated_ther
     let Some(real) = Project::take("a migration into the block format, with a stand-in") else { return };
     let sandbox = real.sandbox();
     let before = real.content();
-    sandbox.run(["create", "--init", "--component", "database"]).ok();
+    let create = ["create", "--init", "--component", "database", "--neo4jmetadata", "users"];
+    sandbox.run(create).ok().says(&["`--neo4jmetadata` has no effect on `database`: it is Neo4j Community"]);
     let id = sandbox.snapshots().remove(0);
 
     let running = real.running();
@@ -31,14 +32,10 @@ fn a_dump_of_community_goes_into_what_passes_for_enterprise_and_is_migrated_ther
     assert_eq!(real.running(), running);
     assert!(sandbox.journals().is_empty());
 
-    let enterprise = Project::up("enterprise", "no", "enterprise").expect("the first is up");
-    enterprise.fill();
+    let enterprise =
+        Project::take_enterprise("a migration into the block format, with a stand-in").expect("the first is up");
     enterprise.spoil();
     let running = enterprise.running();
-    sandbox.run(["create", "--project", enterprise.name()]).with_code(1).says(&["Enterprise", "not built yet"]);
-    let first = ["--yes", "--migrate-format", "--component", "database"];
-    let refused = restore(&sandbox, &enterprise, &id, &first).with_code(1);
-    refused.says(&["could not be backed up, so nothing was touched", "--no-safety-snapshot"]);
     let planned = restore(&sandbox, &enterprise, &id, &[&MIGRATE[..], &["--dry-run"]].concat()).ok().text();
     assert!(planned.contains("bring the store of `database` into the format `block`"), "{planned}");
     assert_eq!(enterprise.running(), running);
@@ -66,5 +63,4 @@ fn a_dump_of_community_goes_into_what_passes_for_enterprise_and_is_migrated_ther
     // Loaded and not migrated is neither what was asked for nor what was there.
     assert_eq!(sandbox.journals().len(), 1);
     sandbox.run(["resume"]).ok().says(&["neither the old nor the new"]);
-    enterprise.down();
 }

@@ -8,6 +8,7 @@ mod census;
 mod cut;
 mod deployment_id;
 mod edition;
+mod enterprise;
 mod flush;
 mod mishaps;
 mod project;

@@ -30,6 +30,7 @@ pub struct Project {
 }
 
 static SHARED: OnceLock<Option<Mutex<Project>>> = OnceLock::new();
+static ENTERPRISE: OnceLock<Option<Mutex<Project>>> = OnceLock::new();
 
 fn parts() -> Option<PathBuf> {
     let parts = PathBuf::from(std::env::var_os("INFRAHUB_TEST_PARTS")?);
@@ -39,14 +40,34 @@ fn parts() -> Option<PathBuf> {
 impl Project {
     /// The shared project, for one test at a time, running and filled; `None` if there are no real parts to test with.
     pub fn take(untested: &str) -> Option<MutexGuard<'static, Self>> {
-        let shared = SHARED.get_or_init(|| Some(Mutex::new(Self::up("one", "no", "community")?)));
+        Self::take_shared(&SHARED, "one", "community", untested)
+    }
+
+    /// The same with a database that passes for Neo4j Enterprise.
+    pub fn take_enterprise(untested: &str) -> Option<MutexGuard<'static, Self>> {
+        let project = Self::take_shared(&ENTERPRISE, "enterprise", "enterprise", untested)?;
+        project.sh("database", "rm -rf /data/*-waits /data/*-fails /data/*-breaks /data/waiting /data/stand-in*");
+        Some(project)
+    }
+
+    fn take_shared(
+        shared: &'static OnceLock<Option<Mutex<Self>>>,
+        name: &str,
+        edition: &str,
+        untested: &str,
+    ) -> Option<MutexGuard<'static, Self>> {
+        let shared = shared.get_or_init(|| Some(Mutex::new(Self::up(name, "no", edition)?)));
         let Some(shared) = shared else {
             eprintln!("not tested, since INFRAHUB_TEST_PARTS does not name the scripts of real parts: {untested}");
             return None;
         };
         // A test that failed says nothing about the next one.
         let project = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        project.bring_up("no", "community");
+        project.bring_up("no", edition);
+        if edition == "enterprise" {
+            // A test that failed may have left it stopped.
+            project.sh("database", "rm -f /data/stand-in/stopped");
+        }
         project.fill();
         Some(project)
     }
@@ -129,6 +150,12 @@ impl Project {
     /// The last line of what a statement gives.
     #[track_caller]
     pub fn cypher(&self, statement: &str) -> String {
+        self.cypher_in("neo4j", statement)
+    }
+
+    /// The same in another database.
+    #[track_caller]
+    pub fn cypher_in(&self, database: &str, statement: &str) -> String {
         let password = format!("NEO4J_PASSWORD={NEO4J_PASSWORD}");
         let said = self.docker(&[
             "exec",
@@ -140,6 +167,8 @@ impl Project {
             "cypher-shell",
             "--format",
             "plain",
+            "-d",
+            database,
             statement,
         ]);
         said.lines().next_back().unwrap_or_default().to_owned()

@@ -17,7 +17,7 @@ use crate::cli::session::Session;
 use crate::cli::settings::Location;
 use crate::cli::target;
 use crate::limits::PACK_SIZE_MAX;
-use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Source, execute, plan};
+use crate::ops::create::{CreateOptions, CreatePlan, Created, FilesSource, Metadata, Source, execute, plan};
 use crate::ops::{self, Level};
 use crate::repository::Repository;
 use crate::repository::pack_writer::Stage;
@@ -32,6 +32,9 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     let into_archive = session.settings.global().legacy.is_tarball();
     for note in flags.legacy.check(in_bucket(session, &flags)?, into_archive)? {
         session.context.info(note);
+    }
+    if from.is_some() && flags.legacy.neo4jmetadata.is_some() {
+        session.context.info("`--neo4jmetadata` has no effect here: a file holds what it holds");
     }
     let source = match from {
         Some(CreateFrom::FromFiles(files)) => Source::Files(files_source(session, files)?),
@@ -93,6 +96,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         stage: stage(flags)?,
         wait: flags.wait,
         wait_for_tasks: (!flags.force).then_some(flags.wait_for_tasks),
+        neo4j_metadata: flags.legacy.neo4jmetadata.as_deref().and_then(Metadata::named),
     })
 }
 

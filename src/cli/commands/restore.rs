@@ -194,6 +194,7 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
                 "files": component.files,
                 "counts_match": component.counts_match,
                 "notes": component.notes,
+                "problems": component.problems,
             })
         })
         .collect();
@@ -207,8 +208,8 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
     if let Some(found) = &restored.storage_ids {
         document["storage_ids"] = json!(found);
     }
-    let differs = restored.components.iter().any(|component| component.counts_match == Some(false));
-    let exit = if differs { Exit::Incomplete } else { Exit::Done };
+    let incomplete = restored.components.iter().any(RestoredComponent::is_incomplete);
+    let exit = if incomplete { Exit::Incomplete } else { Exit::Done };
     session.out.done(exit, &document, || {
         let lines: String = restored.components.iter().map(component_text).collect();
         let safety = restored.safety_snapshot.map_or(String::new(), |id| {
@@ -228,6 +229,7 @@ fn component_text(component: &RestoredComponent) -> String {
         Some(false) => ", counts DIFFER from those of the snapshot",
         None => "",
     };
-    let notes: String = component.notes.iter().map(|note| format!("    {note}\n")).collect();
+    let notes = component.notes.iter().chain(&component.problems);
+    let notes: String = notes.map(|note| format!("    {note}\n")).collect();
     format!("  {}: {}{files}{counts}\n{notes}", component.name, render::size(component.bytes))
 }

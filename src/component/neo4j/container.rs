@@ -1,4 +1,5 @@
-//! A Neo4j server in a container: asked by its own `cypher-shell`, dumped (Community) and loaded beside it while it is stopped.
+//! A Neo4j server in a container: asked by its own `cypher-shell`. Community is dumped, and dumps are loaded, beside it while it
+//! is stopped; Enterprise is backed up, and takes a backup, while it runs ([`super::online`]).
 //!
 //! Holds: the edition is what the running server says, or what its image says where the server is stopped or does not answer;
 //! anything else is an error.
@@ -11,12 +12,19 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named, storage_ids};
+use super::online::{Online, not_running};
+use super::shell::Shell;
+use super::{
+    COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, Metadata, QUERY_TIMEOUT, READY_PERIOD, check_edition, edition_named,
+    storage_ids,
+};
 use crate::component::graph::{self, Graph, NewDeploymentId, Root};
 use crate::component::stream::{ExecDump, ExecLoad};
-use crate::component::{Component, ComponentError, DumpStream, LoadStream, Migration, TakeStorageId};
+use crate::component::{
+    Component, ComponentError, DumpStream, LoadStream, Migration, OnlineRestore, Served, TakeStorageId,
+};
 use crate::deployment::{ComponentInfo, Inspection};
-use crate::provider::docker::{DATABASE, DockerError, DockerProvider, User};
+use crate::provider::docker::{DATABASE, DockerError, DockerProvider, EDITION, User};
 use crate::provider::exec::place::Place;
 use crate::provider::exec::{self, CommandSpec, ExecError, ProcessOutput};
 use crate::provider::secret::{EnvValue, SecretSource};
@@ -24,7 +32,7 @@ use crate::provider::{Provider as _, ServiceState};
 
 /// Where the image keeps databases.
 const DATA: &str = "/data";
-const DATABASES: &str = "/data/databases";
+pub(super) const DATABASES: &str = "/data/databases";
 
 /// One question for all that is asked: each `cypher-shell` costs seconds.
 const INSPECTION: &str = "CALL dbms.components() YIELD name, versions, edition \
@@ -36,12 +44,14 @@ const INSPECTION: &str = "CALL dbms.components() YIELD name, versions, edition \
 pub struct ContainerNeo4j {
     info: ComponentInfo,
     provider: Arc<DockerProvider>,
-    database: String,
     edition: Edition,
     /// What enters the running server.
-    shell: CommandSpec,
+    shell: Shell,
+    /// What runs in its container.
+    online: Online,
     /// What runs beside the stopped one.
     admin: CommandSpec,
+    metadata: Metadata,
 }
 
 impl ContainerNeo4j {
@@ -50,41 +60,84 @@ impl ContainerNeo4j {
     /// # Errors
     ///
     /// When any of this does not become known, or cannot be backed up by this version.
-    pub async fn open(info: ComponentInfo, provider: Arc<DockerProvider>) -> Result<Self, ComponentError> {
+    pub async fn open(
+        mut info: ComponentInfo,
+        provider: Arc<DockerProvider>,
+        metadata: Metadata,
+    ) -> Result<Self, ComponentError> {
         let failed = |source| ComponentError::Docker { component: info.name.clone(), source };
         if !provider.mounted(DATABASE).await.map_err(failed)?.iter().any(|path| path == DATA) {
             let what = format!("backing up a database whose data (`{DATA}`) is on no volume");
             return Err(failed(DockerError::NotBuilt { what }));
         }
         let login = provider.neo4j_login().await.map_err(failed)?;
-        let mut shell = CommandSpec::new(vec![]);
-        shell.env = vec![
+        let mut spec = CommandSpec::new(vec![]);
+        spec.env = vec![
             ("NEO4J_USERNAME".to_owned(), EnvValue::Plain(login.user)),
             ("NEO4J_PASSWORD".to_owned(), EnvValue::Secret(SecretSource::Held(login.password))),
         ];
-        shell.place = Some(Arc::new(provider.in_service(DATABASE)));
-        let (edition, admin) = (Edition::Community, CommandSpec::new(vec![]));
-        let mut opened = Self { info, provider, database: login.database, edition, shell, admin };
-        opened.edition = opened.find_edition().await?;
-        let user = opened.user().await?;
-        opened.admin.place = Some(Arc::new(opened.provider.beside(DATABASE, user, None)));
-        Ok(opened)
+        spec.place = Some(Arc::new(provider.in_service(DATABASE)));
+        let (component, database) = (info.name.clone(), login.database);
+        let shell = Shell { component, provider: Arc::clone(&provider), database, spec };
+        let edition = Finding { shell: &shell }.edition().await?;
+        let user = Finding { shell: &shell }.user().await?;
+        if edition == Edition::Enterprise {
+            // Whatever the image says of itself.
+            info.stopped_for_dump.clear();
+        }
+        let online = Online { shell: shell.clone(), user: user.clone() };
+        let mut admin = CommandSpec::new(vec![]);
+        admin.place = Some(Arc::new(provider.beside(DATABASE, user, None)));
+        Ok(Self { info, provider, edition, shell, online, admin, metadata })
     }
 
-    fn docker_error(&self, source: DockerError) -> ComponentError {
+    fn not_built(&self, what: &str) -> ComponentError {
+        let source = DockerError::NotBuilt { what: what.to_owned() };
         ComponentError::Docker { component: self.info.name.clone(), source }
     }
 
-    async fn runs(&self) -> Result<bool, ComponentError> {
-        let state = self.provider.state(DATABASE).await;
-        let state = state.map_err(|error| self.query_error("whether it runs", Box::new(error)))?;
-        Ok(state == ServiceState::Running)
+    fn admin(&self, words: &[&str]) -> CommandSpec {
+        let mut spec = self.admin.clone();
+        let words = ["neo4j-admin", "database"].iter().chain(words).map(|word| (*word).to_owned());
+        spec.argv = words.chain([self.shell.database.clone()]).collect();
+        spec
     }
 
-    async fn find_edition(&self) -> Result<Edition, ComponentError> {
-        let component = self.info.name.clone();
+    /// Refuses a cluster. A server that is broken does not tell whether it is one; it can take a dump all the same.
+    async fn check_single(&self, backup: bool) -> Result<(), ComponentError> {
+        let servers = match runs(&self.shell).await? {
+            true => self.online.servers().await,
+            false => Err(not_running(&self.shell)),
+        };
+        match servers {
+            Ok(0 | 1) => Ok(()),
+            Ok(many) => Err(self.not_built(&format!("restoring into a cluster of Neo4j (it has {many} servers)"))),
+            Err(error) if backup => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+async fn runs(shell: &Shell) -> Result<bool, ComponentError> {
+    let state = shell.provider.state(DATABASE).await;
+    let state = state.map_err(|error| shell.query_error("whether it runs", Box::new(error)))?;
+    Ok(state == ServiceState::Running)
+}
+
+/// What must be known before a server is worked with.
+struct Finding<'a> {
+    shell: &'a Shell,
+}
+
+impl Finding<'_> {
+    fn docker_error(&self, source: DockerError) -> ComponentError {
+        ComponentError::Docker { component: self.shell.component.clone(), source }
+    }
+
+    async fn edition(&self) -> Result<Edition, ComponentError> {
+        let component = self.shell.component.clone();
         let unknown = |found, source| ComponentError::EditionUnknown { component, found, source };
-        let asked = if self.runs().await? { Some(self.ask().await) } else { None };
+        let asked = if runs(self.shell).await? { Some(ask(self.shell).await) } else { None };
         let (found, source) = match asked {
             Some(Ok(inspection)) => (inspection.edition, None),
             // A server that runs and is broken must not keep a restore from replacing its database.
@@ -97,82 +150,57 @@ impl ContainerNeo4j {
 
     /// By the variable that the images of Neo4j have, else by what they bring along.
     async fn edition_of_image(&self) -> Result<Option<String>, ComponentError> {
-        let told = self.provider.variable(DATABASE, "NEO4J_EDITION").await.map_err(|error| self.docker_error(error))?;
+        let provider = &self.shell.provider;
+        let told = provider.variable(DATABASE, EDITION).await.map_err(|error| self.docker_error(error))?;
         if told.is_some() {
             return Ok(told);
         }
         let list = "ls \"${NEO4J_HOME:-/var/lib/neo4j}/lib\"";
         let mut spec = CommandSpec::new(["sh", "-c", list].map(str::to_owned).to_vec());
-        spec.place = Some(Arc::new(self.provider.beside(DATABASE, User::Same, Some(vec![String::new()]))));
+        spec.place = Some(Arc::new(provider.beside(DATABASE, User::Same, Some(vec![String::new()]))));
         spec.total_timeout = QUERY_TIMEOUT;
-        let said = exec::run(&spec, self.provider.masker()).await;
-        let said = said.map_err(|error| self.query_error("what its image holds", Box::new(error)))?;
+        let said = exec::run(&spec, provider.masker()).await;
+        let said = said.map_err(|error| self.shell.query_error("what its image holds", Box::new(error)))?;
         Ok(edition_of_libraries(&String::from_utf8_lossy(&said.stdout)).map(str::to_owned))
     }
 
     /// The image starts as root and gives root up; a dump or a load must not leave files that only root may touch.
     async fn user(&self) -> Result<User, ComponentError> {
-        let configured = self.provider.configured_user(DATABASE).await.map_err(|error| self.docker_error(error))?;
+        let provider = &self.shell.provider;
+        let configured = provider.configured_user(DATABASE).await.map_err(|error| self.docker_error(error))?;
         if !["", "root", "0", "0:0"].contains(&configured.as_str()) {
             return Ok(User::Same);
         }
-        let can_be_entered = self.provider.can_be_entered(DATABASE).await.map_err(|error| self.docker_error(error))?;
+        let can_be_entered = provider.can_be_entered(DATABASE).await.map_err(|error| self.docker_error(error))?;
         let place: Arc<dyn Place> = if can_be_entered {
-            Arc::new(self.provider.in_service(DATABASE))
+            Arc::new(provider.in_service(DATABASE))
         } else {
-            Arc::new(self.provider.beside(DATABASE, User::Same, Some(vec![String::new()])))
+            Arc::new(provider.beside(DATABASE, User::Same, Some(vec![String::new()])))
         };
         let mut spec = CommandSpec::new(["stat", "-c", "%u:%g", DATABASES].map(str::to_owned).to_vec());
         spec.place = Some(place);
         spec.total_timeout = QUERY_TIMEOUT;
-        let said = exec::run(&spec, self.provider.masker()).await;
-        let said = said.map_err(|error| self.query_error("who owns its data", Box::new(error)))?;
+        let said = exec::run(&spec, provider.masker()).await;
+        let said = said.map_err(|error| self.shell.query_error("who owns its data", Box::new(error)))?;
         Ok(User::Named(String::from_utf8_lossy(&said.stdout).trim().to_owned()))
     }
+}
 
-    fn not_built(&self, what: &str) -> ComponentError {
-        self.docker_error(DockerError::NotBuilt { what: what.to_owned() })
+async fn ask(shell: &Shell) -> Result<Inspection, ComponentError> {
+    let row = shell.query(INSPECTION, QUERY_TIMEOUT).await?;
+    let wrong = || shell.query_error(INSPECTION, format!("the answer `{row}` has another form").into());
+    let cells: Vec<&str> = row.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
+    let [edition, version, nodes, relationships] = cells[..] else { return Err(wrong()) };
+    let mut inspection = Inspection {
+        version: Some(version.to_owned()),
+        edition: Some(edition.to_lowercase()),
+        evidence: format!("dbms.components() and counts in database `{}`, by cypher-shell", shell.database),
+        ..Inspection::default()
+    };
+    for (what, count) in [("nodes", nodes), ("relationships", relationships)] {
+        inspection.counts.insert(what.to_owned(), count.parse().map_err(|_| wrong())?);
     }
-
-    fn query_error(&self, question: &str, source: Box<dyn std::error::Error + Send + Sync>) -> ComponentError {
-        ComponentError::Query { component: self.info.name.clone(), question: question.to_owned(), source }
-    }
-
-    /// The last line of what `cypher-shell` answers.
-    async fn query(&self, statement: &str, limit: Duration) -> Result<String, ComponentError> {
-        let mut spec = self.shell.clone();
-        let argv = ["cypher-shell", "--format", "plain", "-d", &self.database, statement];
-        spec.argv = argv.map(str::to_owned).to_vec();
-        spec.total_timeout = limit;
-        let said = exec::run(&spec, self.provider.masker()).await;
-        let said = said.map_err(|error| self.query_error(statement, Box::new(error)))?;
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        Ok(text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned())
-    }
-
-    async fn ask(&self) -> Result<Inspection, ComponentError> {
-        let row = self.query(INSPECTION, QUERY_TIMEOUT).await?;
-        let wrong = || self.query_error(INSPECTION, format!("the answer `{row}` has another form").into());
-        let cells: Vec<&str> = row.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
-        let [edition, version, nodes, relationships] = cells[..] else { return Err(wrong()) };
-        let mut inspection = Inspection {
-            version: Some(version.to_owned()),
-            edition: Some(edition.to_lowercase()),
-            evidence: format!("dbms.components() and counts in database `{}`, by cypher-shell", self.database),
-            ..Inspection::default()
-        };
-        for (what, count) in [("nodes", nodes), ("relationships", relationships)] {
-            inspection.counts.insert(what.to_owned(), count.parse().map_err(|_| wrong())?);
-        }
-        Ok(inspection)
-    }
-
-    fn admin(&self, words: &[&str]) -> CommandSpec {
-        let mut spec = self.admin.clone();
-        let words = ["neo4j-admin", "database"].iter().chain(words).map(|word| (*word).to_owned());
-        spec.argv = words.chain([self.database.clone()]).collect();
-        spec
-    }
+    Ok(inspection)
 }
 
 /// The edition whose libraries these are: Enterprise has all of Community's, and some of its own.
@@ -192,15 +220,12 @@ impl Component for ContainerNeo4j {
     }
 
     async fn inspect(&self) -> Result<Inspection, ComponentError> {
-        self.ask().await
+        ask(&self.shell).await
     }
 
     async fn storage_ids(&self, take: &mut TakeStorageId<'_>) -> Result<bool, ComponentError> {
-        let mut spec = self.shell.clone();
-        let argv = ["cypher-shell", "--format", "plain", "-d", &self.database, storage_ids::QUESTION];
-        spec.argv = argv.map(str::to_owned).to_vec();
-        spec.total_timeout = storage_ids::TIMEOUT;
-        let failed = |error| self.query_error(storage_ids::QUESTION, error);
+        let spec = self.shell.asks(&self.shell.database, storage_ids::QUESTION, storage_ids::TIMEOUT);
+        let failed = |error| self.shell.query_error(storage_ids::QUESTION, error);
         let exec = |error: ExecError| failed(Box::new(error));
         let mut output = ProcessOutput::start(&spec, self.provider.masker()).await.map_err(exec)?;
         let mut rows = storage_ids::Rows::default();
@@ -213,6 +238,9 @@ impl Component for ContainerNeo4j {
     }
 
     async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError> {
+        if self.edition == Edition::Enterprise {
+            return Ok(self.online.dump(self.metadata));
+        }
         let spec = self.admin(&["dump", "--to-stdout"]);
         Ok(Box::new(ExecDump::start(&self.info.name, &spec, self.provider.masker()).await?))
     }
@@ -225,7 +253,7 @@ impl Component for ContainerNeo4j {
     async fn wait_ready(&self, timeout: Duration) -> Result<(), ComponentError> {
         let since = Instant::now();
         loop {
-            match self.query("RETURN 1", QUERY_TIMEOUT).await {
+            match self.shell.query("RETURN 1", QUERY_TIMEOUT).await {
                 Ok(_) => return Ok(()),
                 Err(source) if since.elapsed() >= timeout => {
                     let (component, waited) = (self.info.name.clone(), since.elapsed());
@@ -236,18 +264,27 @@ impl Component for ContainerNeo4j {
         }
     }
 
-    fn check_dump(&self) -> Result<(), ComponentError> {
+    fn dumps_inside(&self) -> Option<&str> {
+        (self.edition == Edition::Enterprise).then_some(DATABASE)
+    }
+
+    fn takes_metadata(&self) -> Result<(), &'static str> {
         match self.edition {
-            Edition::Community => Ok(()),
-            Edition::Enterprise => Err(self.not_built("backing up Neo4j Enterprise on Docker")),
+            Edition::Community => Err("it is Neo4j Community, whose dumps hold none"),
+            Edition::Enterprise => Ok(()),
         }
     }
 
-    fn check_load(&self, backup: bool) -> Result<(), ComponentError> {
-        match (self.edition, backup) {
-            (Edition::Community, _) | (Edition::Enterprise, false) => Ok(()),
-            (Edition::Enterprise, true) => Err(self.not_built("restoring a backup of Neo4j Enterprise on Docker")),
+    async fn check_load(&self, backup: bool) -> Result<(), ComponentError> {
+        check_edition(&self.info.name, self.edition, backup)?;
+        match self.edition {
+            Edition::Community => Ok(()),
+            Edition::Enterprise => self.check_single(backup).await,
         }
+    }
+
+    fn online_restore(&self) -> Option<&dyn OnlineRestore> {
+        (self.edition == Edition::Enterprise).then_some(self)
     }
 
     /// A dump of Community is loaded by either edition.
@@ -269,8 +306,11 @@ impl Component for ContainerNeo4j {
 
 #[async_trait]
 impl Migration for ContainerNeo4j {
-    /// In a container like the load's: the server is stopped.
+    /// Where the load was: in the server's container if that runs, else in one beside it.
     async fn to_block(&self) -> Result<Vec<String>, ComponentError> {
+        if runs(&self.shell).await? {
+            return self.online.migrate().await;
+        }
         // Silent for as long as it likes: a big store takes hours.
         let said = exec::run(&self.admin(&["migrate", "--to-format=block"]), self.provider.masker()).await;
         let component = self.info.name.clone();
@@ -279,15 +319,30 @@ impl Migration for ContainerNeo4j {
 }
 
 #[async_trait]
+impl OnlineRestore for ContainerNeo4j {
+    fn service(&self) -> &str {
+        DATABASE
+    }
+
+    async fn load(&self) -> Result<Box<dyn LoadStream>, ComponentError> {
+        self.online.load().await
+    }
+
+    async fn serve(&self) -> Result<Served, ComponentError> {
+        self.online.serve().await
+    }
+}
+
+#[async_trait]
 impl Graph for ContainerNeo4j {
     async fn root(&self) -> Result<Root, ComponentError> {
-        let row = self.query(graph::ROOT, QUERY_TIMEOUT).await?;
-        let wrong = || self.query_error(graph::ROOT, format!("the answer `{row}` has another form").into());
+        let row = self.shell.query(graph::ROOT, QUERY_TIMEOUT).await?;
+        let wrong = || self.shell.query_error(graph::ROOT, format!("the answer `{row}` has another form").into());
         root_in(&row).ok_or_else(wrong)
     }
 
     async fn set_root(&self, id: NewDeploymentId, now: Timestamp) -> Result<(), ComponentError> {
-        self.query(&graph::set_root(id, now), QUERY_TIMEOUT).await.map(drop)
+        self.shell.query(&graph::set_root(id, now), QUERY_TIMEOUT).await.map(drop)
     }
 }
 

@@ -9,6 +9,8 @@ mod community;
 pub mod container;
 pub mod dump_format;
 mod enterprise;
+mod online;
+mod shell;
 mod storage_ids;
 
 use std::time::{Duration, Instant};
@@ -59,6 +61,40 @@ impl Edition {
         match self {
             Self::Community => EditionSetting::Community,
             Self::Enterprise => EditionSetting::Enterprise,
+        }
+    }
+}
+
+/// Which users and roles a backup of Enterprise takes along.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Metadata {
+    /// Both.
+    #[default]
+    All,
+    /// Neither.
+    None,
+    /// Users alone.
+    Users,
+    /// Roles alone.
+    Roles,
+}
+
+impl Metadata {
+    /// All that there are, as they are written.
+    pub const NAMES: [&str; 4] = ["all", "none", "users", "roles"];
+
+    /// The one that is written like this.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::All, Self::None, Self::Users, Self::Roles].into_iter().find(|metadata| metadata.as_str() == name)
+    }
+
+    /// The written form, as `neo4j-admin database backup --include-metadata` takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::None => "none",
+            Self::Users => "users",
+            Self::Roles => "roles",
         }
     }
 }
@@ -125,6 +161,17 @@ async fn ask_edition(component: &str, bolt: Option<&Bolt>) -> Result<Edition, Co
     edition_named(&server.edition).ok_or_else(|| unknown(Some(server.edition), None))
 }
 
+/// Refuses a backup of Enterprise where the server is Community.
+fn check_edition(component: &str, edition: Edition, backup: bool) -> Result<(), ComponentError> {
+    match (edition, backup) {
+        (Edition::Community, true) => Err(ComponentError::Misfit {
+            component: component.to_owned(),
+            problem: "the snapshot holds a backup of Neo4j Enterprise, and the target is Community".to_owned(),
+        }),
+        (Edition::Community, false) | (Edition::Enterprise, _) => Ok(()),
+    }
+}
+
 /// The edition that a server calls by this name.
 fn edition_named(name: &str) -> Option<Edition> {
     match name {
@@ -180,6 +227,10 @@ impl Component for Neo4j {
         Ok(true)
     }
 
+    async fn check_load(&self, backup: bool) -> Result<(), ComponentError> {
+        check_edition(&self.info.name, self.edition, backup)
+    }
+
     async fn dump(&self) -> Result<Box<dyn DumpStream>, ComponentError> {
         let spec = wanted(&self.info, self.dump.as_ref(), "dump")?;
         Ok(Box::new(ExecDump::start(&self.info.name, spec, &self.masker).await?))
@@ -209,6 +260,13 @@ impl Component for Neo4j {
                 }
                 Err(_) => tokio::time::sleep(READY_PERIOD).await,
             }
+        }
+    }
+
+    fn takes_metadata(&self) -> Result<(), &'static str> {
+        match self.edition {
+            Edition::Community => Err("it is Neo4j Community, whose dumps hold none"),
+            Edition::Enterprise => Err("its dump command is yours: give `--include-metadata` there"),
         }
     }
 

@@ -80,7 +80,7 @@ impl Target<'_> {
         let (kept, bytes) = put?;
         let notes = self.remove_others(&bucket, before, &kept, &own).await?;
         let (name, files) = (self.record.name.clone(), Some(kept.len() as u64));
-        Ok(RestoredComponent { name, bytes, files, counts_match: None, notes })
+        Ok(RestoredComponent { name, bytes, files, counts_match: None, notes, problems: vec![] })
     }
 
     /// Puts all files; their keys and bytes.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::to_folder::check_space;
 use super::{IntoDeployment, RestoreOptions};
-use crate::component::Component;
+use crate::component::{Component, ComponentError};
 use crate::deployment::{ComponentInfo, ComponentKind, Inspection};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Layout};
@@ -12,17 +12,19 @@ use crate::ops::Context;
 use crate::ops::safety::Safety;
 
 impl IntoDeployment {
-    /// Refuses what no load is built for, and what cannot be backed up first although it is asked for.
-    pub(super) fn check_loads(&self, records: &[ComponentRecord], options: &RestoreOptions) -> Result<(), Error> {
+    /// Refuses what no load is built for, and a backup of Enterprise where only Community is.
+    pub(super) async fn check_loads(
+        &self,
+        context: &Context,
+        records: &[ComponentRecord],
+        options: &RestoreOptions,
+    ) -> Result<(), Error> {
         for component in &self.streams {
             let name = &component.info().name;
             let record = records.iter().find(|record| record.name == *name).expect("opened for a record");
-            component.check_load(is_backup(&record.layout))?;
-            if !options.no_safety_snapshot
-                && let Err(error) = component.check_dump()
-            {
-                let text = "what is there now could not be backed up, so nothing was touched";
-                return Err(Error::from(error).context(text));
+            match context.cancel.or(component.check_load(is_backup(&record.layout))).await? {
+                Err(ComponentError::Misfit { .. }) if options.force => {}
+                checked => checked?,
             }
         }
         Ok(())
@@ -104,7 +106,7 @@ fn major(version: &str) -> Option<u64> {
 }
 
 /// Whether it is what `neo4j-admin database backup` writes.
-fn is_backup(layout: &Layout) -> bool {
+pub(super) fn is_backup(layout: &Layout) -> bool {
     match layout {
         Layout::Neo4jDump { container } => container["kind"].as_str().is_some_and(|kind| kind.starts_with("backup")),
         Layout::Plain | Layout::Tree => false,

@@ -113,6 +113,7 @@ impl Run<'_> {
             files: None,
             counts_match: None,
             notes: vec![],
+            problems: vec![],
         })
     }
 }

@@ -151,6 +151,17 @@ pub enum DockerError {
         #[source]
         source: Box<ExecError>,
     },
+    /// What this program made in a container is still there.
+    #[error("`{path}` in the container of service `{service}` could not be removed")]
+    NotRemoved {
+        /// The service.
+        service: String,
+        /// What is there.
+        path: String,
+        /// How the command ended.
+        #[source]
+        source: Box<ExecError>,
+    },
     /// The task manager did not tell which tasks run.
     #[error("whether tasks run is not known: `{service}` does not tell")]
     TasksUnknown {

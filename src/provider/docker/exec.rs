@@ -14,6 +14,7 @@ use bollard::models::ContainerSummaryStateEnum;
 use super::attached::{PID_MARK, Pid, Pump};
 use super::engine::Engine;
 use super::error::DockerError;
+use super::one_off::User;
 use super::project;
 use crate::provider::exec::END_GRACE;
 use crate::provider::exec::place::{Place, Placed, PlacedCommand, PlacedProcess};
@@ -31,6 +32,7 @@ pub struct InService {
     pub(super) engine: Arc<Engine>,
     pub(super) project: String,
     pub(super) service: String,
+    pub(super) user: User,
 }
 
 impl InService {
@@ -48,7 +50,12 @@ impl InService {
         let PlacedCommand { argv, env, cwd, stdin } = command;
         let tell = format!("echo {PID_MARK}$$ >&2; exec \"$@\"");
         let cmd = ["sh", "-c", &tell, "sh"].map(str::to_owned).into_iter().chain(argv).collect();
+        let user = match &self.user {
+            User::Same => None,
+            User::Named(user) => Some(user.clone()),
+        };
         let options = CreateExecOptions {
+            user,
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(true),

@@ -15,6 +15,7 @@ mod flow_runs;
 mod one_off;
 mod project;
 mod services;
+mod stage;
 mod store;
 mod tasks;
 mod version;
@@ -47,6 +48,9 @@ pub const DATABASE: &str = "database";
 /// The service of the task manager's PostgreSQL.
 pub const TASK_MANAGER_DB: &str = "task-manager-db";
 
+/// The variable in which Neo4j's images name their edition.
+pub const EDITION: &str = "NEO4J_EDITION";
+
 /// The component of the artifact store.
 pub const ARTIFACTS: &str = "artifacts";
 
@@ -69,6 +73,8 @@ pub struct DockerProvider {
     deployment: Deployment,
     /// Of each service those that start before it.
     after: BTreeMap<String, Vec<String>>,
+    /// Whether the database's image says that it is Community, which nothing is ever written into.
+    community: bool,
     /// Why the artifact store cannot be read, if it cannot.
     store_problem: Option<String>,
     /// The artifact store, where it is in a bucket.
@@ -99,7 +105,8 @@ impl DockerProvider {
         };
         let way = DockerWay { endpoint: engine.endpoint().clone(), project };
         let store = store::find(&engine, &containers, given.artifacts_endpoint.as_deref()).await?;
-        deployment.components = services::components(&deployment.services, &store);
+        let edition = edition_of_image(&engine, &containers).await?;
+        deployment.components = services::components(&deployment.services, &store, edition.as_deref());
         let (engine, masker) = (Arc::new(engine), Masker::default());
         let (store_problem, bucket) = match store.place {
             Ok(store::Place::Folder(_)) => (None, None),
@@ -107,7 +114,8 @@ impl DockerProvider {
             Err(problem) => (Some(problem), None),
         };
         bucket.iter().for_each(|access| masker.add(&access.secret_key));
-        Ok(Self { engine, way, deployment, after: found.after, store_problem, bucket, given, owner, masker })
+        let (after, community) = (found.after, is_community(edition.as_deref()));
+        Ok(Self { engine, way, deployment, after, community, store_problem, bucket, given, owner, masker })
     }
 
     /// Finds the services of a project and nothing else of it, to start what a killed run stopped: no component is there, and
@@ -119,6 +127,7 @@ impl DockerProvider {
     pub async fn services_of(engine: Engine, project: &str, owner: String) -> Result<Self, DockerError> {
         let containers = project::all(&engine).await?.remove(project).unwrap_or_default();
         let found = services::found(&containers);
+        let community = is_community(edition_of_image(&engine, &containers).await?.as_deref());
         let way = DockerWay { endpoint: engine.endpoint().clone(), project: project.to_owned() };
         let deployment = Deployment {
             name: project.to_owned(),
@@ -133,6 +142,7 @@ impl DockerProvider {
             way,
             deployment,
             after: found.after,
+            community,
             store_problem: None,
             bucket: None,
             given,
@@ -164,7 +174,12 @@ impl DockerProvider {
     /// Where commands run in a container of `service` that runs.
     pub fn in_service(&self, service: &str) -> InService {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
-        InService { engine, project, service: service.to_owned() }
+        InService { engine, project, service: service.to_owned(), user: User::Same }
+    }
+
+    /// The same as another user than the container's own.
+    pub fn in_service_as(&self, service: &str, user: User) -> InService {
+        InService { user, ..self.in_service(service) }
     }
 
     /// Whether a command can run in a container of `service`: one that is restarted over and over counts as running, but cannot
@@ -310,6 +325,17 @@ impl DockerProvider {
     }
 }
 
+/// The edition that the database's image names, if it names one: what its server says counts, where that can be asked.
+async fn edition_of_image(engine: &Engine, containers: &[Container]) -> Result<Option<String>, DockerError> {
+    let Some(first) = containers.iter().find(|container| container.service == DATABASE) else { return Ok(None) };
+    let config = project::inspect(engine, &first.id).await?.config;
+    Ok(variables(&config.and_then(|config| config.env).unwrap_or_default()).remove(EDITION))
+}
+
+fn is_community(edition: Option<&str>) -> bool {
+    edition == Some("community")
+}
+
 /// Whether a container counts as running.
 fn runs(container: &Container) -> Result<bool, DockerError> {
     use ContainerSummaryStateEnum as State;
@@ -411,7 +437,9 @@ impl Provider for DockerProvider {
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        Ok(one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?)
+        let beside = one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?;
+        let inside = if self.community { 0 } else { self.remove_stage(DATABASE).await? };
+        Ok(beside + inside)
     }
 
     async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {

@@ -45,7 +45,7 @@ const REMOVE_PERIOD: Duration = Duration::from_millis(100);
 const CODE_TIMEOUT: Duration = Duration::from_secs(30);
 const CODE_PERIOD: Duration = Duration::from_millis(50);
 
-/// The user that a one-off command runs as.
+/// The user that a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum User {
     /// The one of the service's container.

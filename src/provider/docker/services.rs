@@ -64,7 +64,8 @@ fn ordered(mut left: Vec<String>, after: &BTreeMap<String, Vec<String>>) -> Vec<
     order
 }
 
-pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInfo> {
+/// The components of a deployment whose database's image names this edition. For a backup of Enterprise nothing is stopped.
+pub(super) fn components(services: &[String], store: &Store, edition: Option<&str>) -> Vec<ComponentInfo> {
     let only = |names: &[&str]| -> Vec<String> {
         services.iter().filter(|name| names.contains(&name.as_str())).cloned().collect()
     };
@@ -74,7 +75,10 @@ pub(super) fn components(services: &[String], store: &Store) -> Vec<ComponentInf
         name: DATABASE.to_owned(),
         kind: ComponentKind::Neo4j,
         service: Some(DATABASE.to_owned()),
-        stopped_for_dump: only(&[&[DATABASE][..], &WRITERS].concat()),
+        stopped_for_dump: match edition {
+            Some("enterprise") => vec![],
+            Some(_) | None => only(&[&[DATABASE][..], &WRITERS].concat()),
+        },
         stopped_for_load: for_load(&[DATABASE]),
         folder: None,
     }];
