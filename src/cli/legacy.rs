@@ -120,8 +120,8 @@ impl Predecessor {
 /// Flags of `create`.
 #[derive(Debug, Clone, Args)]
 pub struct PredecessorCreate {
-    /// Replace the values of attributes
-    #[arg(long, global = true, hide = true)]
+    /// Store a graph in which the values of attributes are replaced; what runs stays as it is
+    #[arg(long, global = true)]
     pub redact: bool,
     /// Which metadata Neo4j Enterprise adds
     #[arg(long, global = true, hide = true, value_name = "WHAT", value_parser = ["all", "none", "users", "roles"])]
@@ -149,9 +149,6 @@ pub struct PredecessorCreate {
 impl PredecessorCreate {
     /// Refuses what is not built; gives what to say about flags without effect.
     pub fn check(&self, in_bucket: bool, tarball: bool) -> Result<Vec<&'static str>, Failure> {
-        if self.redact {
-            return Err(Failure::not_built("`--redact`"));
-        }
         if self.neo4jmetadata.as_deref().is_some_and(|what| what != "all") {
             return Err(Failure::not_built("`--neo4jmetadata` other than `all`"));
         }

@@ -96,7 +96,7 @@ async fn start_again(
     left: &OpenJournal,
 ) -> Result<(Vec<String>, Vec<String>), Error> {
     let (mut started, mut gone, mut failed) = (Vec::new(), Vec::new(), None);
-    if left.services_to_start.is_empty() && left.left_to_clear().is_empty() {
+    if left.services_to_start.is_empty() && left.left_to_clear().is_empty() && !left.may_have_copies() {
         return Ok((started, gone));
     }
     let provider = reach_again(context, left).await?;

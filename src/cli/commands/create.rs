@@ -91,6 +91,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         allow_shrink: flags.allow_shrink,
         dedup_own: flags.dedup_own,
         stage: stage(flags)?,
+        redact: flags.legacy.redact,
         wait: flags.wait,
         wait_for_tasks: (!flags.force).then_some(flags.wait_for_tasks),
     })

@@ -13,8 +13,10 @@ use jiff::Timestamp;
 
 use super::{COMMUNITY_HAS_NO_BLOCK_FORMAT, Edition, QUERY_TIMEOUT, READY_PERIOD, edition_named, storage_ids};
 use crate::component::graph::{self, Graph, NewDeploymentId, Root};
-use crate::component::stream::{ExecDump, ExecLoad};
-use crate::component::{Component, ComponentError, DumpStream, LoadStream, Migration, TakeStorageId};
+use crate::component::stream::{ExecDump, ExecFilter, ExecLoad};
+use crate::component::{
+    Component, ComponentError, DumpStream, FilterStream, LoadStream, Migration, Redaction, TakeStorageId,
+};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::{DATABASE, DockerError, DockerProvider, User};
 use crate::provider::exec::place::Place;
@@ -25,6 +27,9 @@ use crate::provider::{Provider as _, ServiceState};
 /// Where the image keeps databases.
 const DATA: &str = "/data";
 const DATABASES: &str = "/data/databases";
+
+/// What makes another dump of a dump.
+const REDACT: &str = include_str!("redact.sh");
 
 /// One question for all that is asked: each `cypher-shell` costs seconds.
 const INSPECTION: &str = "CALL dbms.components() YIELD name, versions, edition \
@@ -38,6 +43,8 @@ pub struct ContainerNeo4j {
     provider: Arc<DockerProvider>,
     database: String,
     edition: Edition,
+    /// Whom the data belongs to.
+    user: User,
     /// What enters the running server.
     shell: CommandSpec,
     /// What runs beside the stopped one.
@@ -64,10 +71,11 @@ impl ContainerNeo4j {
         ];
         shell.place = Some(Arc::new(provider.in_service(DATABASE)));
         let (edition, admin) = (Edition::Community, CommandSpec::new(vec![]));
-        let mut opened = Self { info, provider, database: login.database, edition, shell, admin };
+        let (user, database) = (User::Same, login.database);
+        let mut opened = Self { info, provider, database, edition, user, shell, admin };
         opened.edition = opened.find_edition().await?;
-        let user = opened.user().await?;
-        opened.admin.place = Some(Arc::new(opened.provider.beside(DATABASE, user, None)));
+        opened.user = opened.find_user().await?;
+        opened.admin.place = Some(Arc::new(opened.provider.beside(DATABASE, opened.user.clone(), None)));
         Ok(opened)
     }
 
@@ -111,7 +119,7 @@ impl ContainerNeo4j {
     }
 
     /// The image starts as root and gives root up; a dump or a load must not leave files that only root may touch.
-    async fn user(&self) -> Result<User, ComponentError> {
+    async fn find_user(&self) -> Result<User, ComponentError> {
         let configured = self.provider.configured_user(DATABASE).await.map_err(|error| self.docker_error(error))?;
         if !["", "root", "0", "0:0"].contains(&configured.as_str()) {
             return Ok(User::Same);
@@ -262,8 +270,27 @@ impl Component for ContainerNeo4j {
         }
     }
 
+    fn redaction(&self) -> Result<&dyn Redaction, &'static str> {
+        match self.edition {
+            Edition::Community => Ok(self),
+            Edition::Enterprise => Err("it is Neo4j Enterprise, for which that is not built yet"),
+        }
+    }
+
     fn graph(&self) -> Option<&dyn Graph> {
         Some(self)
+    }
+}
+
+#[async_trait]
+impl Redaction for ContainerNeo4j {
+    /// In a server of its own, which sees nothing of this one but the dump.
+    async fn start(&self) -> Result<Box<dyn FilterStream>, ComponentError> {
+        let mut spec = CommandSpec::new(["sh", "-c", REDACT, "sh", &self.database].map(str::to_owned).to_vec());
+        spec.place = Some(Arc::new(self.provider.scratch(DATABASE, self.user.clone(), DATA)));
+        // Silent between its last byte of input and its first one of output: a big graph takes hours.
+        spec.stall_timeout = spec.total_timeout;
+        Ok(Box::new(ExecFilter::start(&self.info.name, "redaction", &spec, self.provider.masker()).await?))
     }
 }
 

@@ -14,6 +14,7 @@ mod exec;
 mod flow_runs;
 mod one_off;
 mod project;
+mod scratch;
 mod services;
 mod store;
 mod tasks;
@@ -37,6 +38,7 @@ pub use self::exec::InService;
 pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
+pub use self::scratch::Scratch;
 use super::bucket::BucketAccess;
 use super::secret::Masker;
 use super::{Part, Provider, ProviderError, ServiceState, Task};
@@ -183,6 +185,11 @@ impl DockerProvider {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
         let (service, owner) = (service.to_owned(), self.owner.clone());
         Beside { engine, project, service, owner, user, entrypoint }
+    }
+
+    /// Where commands run in a container that sees nothing of `service` but its image, with an empty volume at `data`.
+    pub fn scratch(&self, service: &str, user: User, data: &'static str) -> Scratch {
+        Scratch { beside: self.beside(service, user, Some(vec![String::new()])), data }
     }
 
     /// How Neo4j is entered.
@@ -411,7 +418,8 @@ impl Provider for DockerProvider {
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        Ok(one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?)
+        let containers = one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?;
+        Ok(containers + scratch::remove_left(&self.engine, &self.way.project, &self.owner).await?)
     }
 
     async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {

@@ -1,0 +1,107 @@
+# Loads a dump of database $1, replaces values in it, writes everything anew, dumps it again.
+# Input: the dump. Output: the other one. Runs in a container of its own that has no network and an empty volume at /data.
+#
+# A value that is replaced stays in what Neo4j does not use any more: in records, indexes and transaction logs, all of which are
+# in a dump. So the store is written anew, there and back between two formats, and indexes and logs are made new.
+set -efu
+database=$1
+work=/data/infrahub-backup-redaction
+home=$work/home
+log=$work/log
+umask 077
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    # Steps of progress would hide why.
+    [ ! -e "$log" ] || grep -v '^Files: ' "$log" | tail -n 40 >&2 || true
+    say "$*"
+    exit 1
+}
+admin() {
+    action=$1
+    shift
+    neo4j-admin database "$action" "$@" "$database" >>"$log" 2>&1 || fail "neo4j-admin database $action did not end well"
+}
+ask() { cypher-shell -a neo4j://127.0.0.1:7687 --format plain -d "$database" 2>>"$log"; }
+listens() { grep -Eq ':1E07 [0-9A-F]+:0000 0A' /proc/net/tcp /proc/net/tcp6 2>/dev/null; }
+
+# Nobody but this container reaches it: it needs no password.
+start() {
+    command=$(neo4j console --dry-run 2>>"$log") || fail "the command of the server is not known"
+    (eval "exec $command") >>"$log" 2>&1 </dev/null &
+    server=$!
+    until listens && echo 'RETURN 1;' | ask >/dev/null; do
+        kill -0 "$server" 2>/dev/null || fail "the server ended"
+        sleep 0.5
+    done
+}
+stop() {
+    kill -TERM "$server"
+    # What it says when it was asked to end is told by some versions only; whether its store is whole, by what follows.
+    wait "$server" || true
+}
+# The cells of the row that begins with the text $2.
+row() { printf '%s\n' "$1" | sed -n "s/^\"$2\", //p"; }
+
+[ -w /data ] || fail "/data cannot be written by $(id -u):$(id -g) in a new container of the image"
+mkdir -p "$home/conf"
+# A home of its own has folders of its own, and no plugins.
+ln -s "${NEO4J_HOME:-/var/lib/neo4j}/lib" "$home/lib"
+cat >"$home/conf/neo4j.conf" <<CONF
+server.config.strict_validation.enabled=false
+initial.dbms.default_database=$database
+dbms.security.auth_enabled=false
+server.default_listen_address=127.0.0.1
+server.http.enabled=false
+server.https.enabled=false
+server.memory.pagecache.size=512m
+dbms.usage_report.enabled=false
+db.tx_log.rotation.retention_policy=keep_none
+db.recovery.fail_on_missing_files=false
+CONF
+export NEO4J_HOME="$home" NEO4J_CONF="$home/conf"
+
+counts="CALL { MATCH (n) RETURN count(n) AS nodes } CALL { MATCH ()-[r]->() RETURN count(r) AS relationships }
+    RETURN 'counts', nodes, relationships;"
+
+admin load --from-stdin --overwrite-destination=true
+start
+# Rows are nodes, so that no transaction gets large, whatever many nodes have one value.
+said=$(ask <<CYPHER
+$counts
+SHOW DATABASES YIELD name, store WHERE name <> 'system' RETURN 'format', store;
+MATCH (n:AttributeValue) WHERE n.value IS NOT NULL
+    WITH n.value AS value, collect(n) AS nodes WITH nodes, randomUUID() AS uuid UNWIND nodes AS node
+    CALL { WITH node, uuid SET node.value = uuid } IN TRANSACTIONS OF 10000 ROWS
+    RETURN 'replaced', count(DISTINCT uuid), count(*);
+CYPHER
+) || fail "the values could not be replaced"
+before=$(row "$said" counts)
+replaced=$(row "$said" replaced)
+format=$(row "$said" format)
+case $format in
+*aligned*) this=aligned other=standard ;;
+*standard*) this=standard other=aligned ;;
+*) fail "the store is in the format $format, and how to write it anew is not known" ;;
+esac
+stop
+rm -rf "$home/data/databases/$database/schema" "$home/data/databases/$database/profiles"
+admin migrate --to-format="$other"
+admin migrate --to-format="$this"
+rm -rf "$home/data/transactions/$database"
+start
+said=$(ask <<CYPHER
+CALL db.awaitIndexes(36000);
+SHOW INDEXES YIELD state WHERE state <> 'ONLINE' RETURN 'indexes', count(*);
+MATCH (n:AttributeValue) WHERE n.value IS NOT NULL AND NOT coalesce(n.value =~ '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', false)
+    RETURN 'left', count(*);
+$counts
+CYPHER
+) || fail "the new store does not answer"
+[ "$(row "$said" indexes)" = 0 ] || fail "$(row "$said" indexes) indexes could not be made new"
+[ "$(row "$said" left)" = 0 ] || fail "$(row "$said" left) values are left"
+[ -n "$before" ] && [ "$(row "$said" counts)" = "$before" ] ||
+    fail "nodes and relationships were $before and are $(row "$said" counts)"
+stop
+say "replaced (different values, nodes): $replaced"
+neo4j-admin database dump --to-stdout "$database" 2>>"$log" || fail "neo4j-admin database dump did not end well"
