@@ -9,6 +9,7 @@ mod community;
 pub mod container;
 pub mod dump_format;
 mod enterprise;
+pub mod scrub;
 mod storage_ids;
 
 use std::time::{Duration, Instant};
