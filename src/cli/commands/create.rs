@@ -33,6 +33,9 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     for note in flags.legacy.check(in_bucket(session, &flags)?, into_archive)? {
         session.context.info(note);
     }
+    if flags.legacy.redact && flags.force {
+        session.context.info("`--redact` changes what is stored; what runs stays as it is, with `--force` as well");
+    }
     let source = match from {
         Some(CreateFrom::FromFiles(files)) => Source::Files(files_source(session, files)?),
         None => Source::Reached(target::reach(session).await?),

@@ -37,8 +37,9 @@ stop() {
     # 143: it was asked to end, and did. Anything else may have left work undone, and its logs go.
     case $code in 0 | 143) ;; *) fail "the server ended with $code" ;; esac
 }
-# The cells of the row that begins with the text $2.
-row() { printf '%s\n' "$1" | sed -n "s/^\"$2\", //p"; }
+# What the row that begins with the word $2 says behind it. One text in a row, since a count beside a constant gives no row where
+# there is nothing to count.
+row() { printf '%s\n' "$1" | sed -n "s/^\"$2 \(.*\)\"\$/\1/p"; }
 
 [ -w /data ] || fail "/data cannot be written by $(id -u):$(id -g) in a new container of the image"
 mkdir -p "$home/conf"
@@ -59,7 +60,7 @@ CONF
 export NEO4J_HOME="$home" NEO4J_CONF="$home/conf"
 
 counts="CALL { MATCH (n) RETURN count(n) AS nodes } CALL { MATCH ()-[r]->() RETURN count(r) AS relationships }
-    RETURN 'counts', nodes, relationships;"
+    RETURN 'counts ' + nodes + ' ' + relationships;"
 
 neo4j-admin database load --from-stdin --overwrite-destination=true "$database" >>"$log" 2>&1 ||
     fail "neo4j-admin database load did not end well"
@@ -67,33 +68,34 @@ start
 # Rows are nodes, so that no transaction gets large, whatever many nodes have one value.
 said=$(ask <<CYPHER
 $counts
-SHOW DATABASES YIELD name, store WHERE name <> 'system' RETURN 'format', store;
+SHOW DATABASES YIELD name, store WHERE name <> 'system' RETURN 'format ' + store;
 MATCH (n:AttributeValue) WHERE n.value IS NOT NULL
     WITH n.value AS value, collect(n) AS nodes WITH nodes, randomUUID() AS uuid UNWIND nodes AS node
     CALL { WITH node, uuid SET node.value = uuid } IN TRANSACTIONS OF 10000 ROWS
-    RETURN 'replaced', count(DISTINCT uuid), count(*);
+    RETURN 'replaced ' + count(DISTINCT uuid) + ' ' + count(*);
 CYPHER
 ) || fail "the values could not be replaced"
 before=$(row "$said" counts)
 replaced=$(row "$said" replaced)
 format=$(row "$said" format)
 # Whoever reads the dump blanks what the store does not use any more, and knows this format alone.
-[ "$format" = '"record-aligned-1.1"' ] || fail "the store is in the format $format, and only in record-aligned-1.1 replaced values can be removed"
+[ "$format" = record-aligned-1.1 ] ||
+    fail "the store is in the format $format, and only in record-aligned-1.1 replaced values can be removed"
 stop
 rm -rf "$home/data/databases/$database/schema" "$home/data/databases/$database/profiles" "$home/data/transactions/$database"
 start
 said=$(ask <<CYPHER
 CALL db.awaitIndexes(36000);
-SHOW INDEXES YIELD state WHERE state <> 'ONLINE' RETURN 'indexes', count(*);
+SHOW INDEXES YIELD state WHERE state <> 'ONLINE' RETURN 'indexes ' + count(*);
 MATCH (n:AttributeValue) WHERE n.value IS NOT NULL AND NOT coalesce(n.value =~ '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', false)
-    RETURN 'left', count(*);
+    RETURN 'left ' + count(*);
 $counts
 CYPHER
 ) || fail "the new store does not answer"
 [ "$(row "$said" indexes)" = 0 ] || fail "$(row "$said" indexes) indexes could not be made new"
 [ "$(row "$said" left)" = 0 ] || fail "$(row "$said" left) values are left"
-[ -n "$before" ] && [ "$(row "$said" counts)" = "$before" ] ||
+{ [ -n "$before" ] && [ "$(row "$said" counts)" = "$before" ]; } ||
     fail "nodes and relationships were $before and are $(row "$said" counts)"
 stop
-say "replaced (different values, nodes): $replaced"
+say "replaced: ${replaced% *} different values of ${replaced#* } nodes"
 neo4j-admin database dump --to-stdout "$database" 2>>"$log" || fail "neo4j-admin database dump did not end well"
