@@ -470,7 +470,10 @@ impl<'a> Run<'a> {
             let consistency =
                 if info.stopped_for_dump.is_empty() { Consistency::Online } else { Consistency::Quiesced };
             if self.plan.options.redact && info.kind == ComponentKind::Neo4j {
-                held.push(self.hold_redacted(at, &**component, inspection, consistency).await);
+                match self.hold_redacted(at, &**component, inspection, consistency).await {
+                    Ok(copy) => held.push(copy),
+                    Err(error) => records.push(dumper.or_failed(info, consistency, Err(error))?),
+                }
                 continue;
             }
             let record = match component.dump().await {

@@ -54,6 +54,7 @@ server.http.enabled=false
 server.https.enabled=false
 server.memory.pagecache.size=512m
 dbms.usage_report.enabled=false
+db.query.default_language=CYPHER_5
 db.tx_log.rotation.retention_policy=keep_none
 db.recovery.fail_on_missing_files=false
 CONF

@@ -84,14 +84,14 @@ pub(super) fn warn(records: &mut [ComponentRecord]) {
 }
 
 impl Run<'_> {
-    /// Dumps a graph into what redacts it. What comes of that is read when the services run again, its failure as well.
+    /// Dumps a graph into what redacts it. What comes of that is read when the services run again.
     pub(super) async fn hold_redacted<'b>(
         &mut self,
         at: usize,
         component: &'b dyn Component,
         inspection: &'b Inspection,
         consistency: Consistency,
-    ) -> Held<'b> {
+    ) -> Result<Held<'b>, Error> {
         let info = component.info();
         let began = self.context.clock().now();
         let step = self.recorder.begin(self.context, "redact", &info.name);
@@ -100,9 +100,10 @@ impl Run<'_> {
             Ok(()) => pass_on(self.context, component).await,
             Err(error) => Err(error.into()),
         };
-        let dumped = self.recorder.end_with(self.context, step, dumped, |(_, exit)| StepFacts::from(exit));
-        let taken = Window { start: began, end: self.context.clock().now() };
-        Held { at, info, inspection, began, taken: Some(taken), consistency, dump: dumped.map(|(dump, _)| dump) }
+        self.context.events.progress_done("redact", &info.name);
+        let (dump, _) = self.recorder.end_with(self.context, step, dumped, |(_, exit)| StepFacts::from(exit))?;
+        let taken = Some(Window { start: began, end: self.context.clock().now() });
+        Ok(Held { at, info, inspection, began, taken, consistency, dump: Ok(dump) })
     }
 }
 
@@ -145,7 +146,6 @@ async fn pump(
         let target = name.to_owned();
         context.events.progress(&Progress { action: "redact", target, done_bytes, total_bytes: None });
     }
-    context.events.progress_done("redact", name);
     Ok(())
 }
 
