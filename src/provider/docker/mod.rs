@@ -374,7 +374,8 @@ impl Provider for DockerProvider {
     async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
         if service == DATABASE {
             // One of ours that is left would hold the lock of the store.
-            self.tidy().await?;
+            let beside = Some(one_off::Volumes::Stay);
+            one_off::remove_left(&self.engine, &self.way.project, &self.owner, beside).await?;
         }
         let containers = self.named(service, parts).await?;
         let start = |container: &Container| {
@@ -418,7 +419,7 @@ impl Provider for DockerProvider {
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        let containers = one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?;
+        let containers = one_off::remove_left(&self.engine, &self.way.project, &self.owner, None).await?;
         Ok(containers + scratch::remove_left(&self.engine, &self.way.project, &self.owner).await?)
     }
 

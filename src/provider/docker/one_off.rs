@@ -276,8 +276,14 @@ async fn remove(engine: &Engine, id: &str, volumes: Volumes) -> Result<(), Docke
     }
 }
 
-/// Removes what is left for `project` of the runs of `owner`, and what anybody abandoned; how many that were.
-pub(super) async fn remove_left(engine: &Engine, project: &str, owner: &str) -> Result<usize, DockerError> {
+/// Removes what is left for `project` of the runs of `owner`, and what anybody abandoned; how many that were. With
+/// [`Volumes::Stay`] only containers on volumes of a service: others hold no lock there, and this run may be working in one.
+pub(super) async fn remove_left(
+    engine: &Engine,
+    project: &str,
+    owner: &str,
+    which: Option<Volumes>,
+) -> Result<usize, DockerError> {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={project}")])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let found = engine.ask("list containers", engine.docker().list_containers(Some(options))).await?;
@@ -285,6 +291,9 @@ pub(super) async fn remove_left(engine: &Engine, project: &str, owner: &str) -> 
     let mut removed = 0;
     for container in found.into_iter().filter(|container| is_left(container, owner, now)) {
         let volumes = scratch::volumes(&container);
+        if which.is_some_and(|which| which != volumes) {
+            continue;
+        }
         if let Some(id) = container.id {
             remove(engine, &id, volumes).await?;
             removed += 1;
