@@ -150,7 +150,7 @@ fn what_the_predecessor_reached_and_this_does_not_is_said_so() {
     let machine = Machine::new();
     machine.run(&["create", "--k8s-namespace", "x"]).ends(1).tells("the Kubernetes provider is not built yet");
     let archive = ["--backend", "tarball", "create", "from-files", "--neo4j-path", "x"];
-    machine.run(&[&archive[..], &["--redact"]].concat()).ends(1).tells("`--redact` is not built yet");
+    machine.run(&[&archive[..], &["--redact"]].concat()).ends(2).tells("`--redact` needs a deployment on Docker");
 }
 
 #[test]

@@ -83,8 +83,8 @@ impl Predecessor {
 /// Flags of `create`.
 #[derive(Debug, Clone, Args)]
 pub struct PredecessorCreate {
-    /// Replace the values of attributes
-    #[arg(long, global = true, hide = true)]
+    /// Store a graph in which the values of attributes are replaced; what runs stays as it is
+    #[arg(long, global = true)]
     pub redact: bool,
     /// Which metadata Neo4j Enterprise adds
     #[arg(long, global = true, hide = true, value_name = "WHAT", value_parser = Metadata::NAMES)]
@@ -112,9 +112,6 @@ pub struct PredecessorCreate {
 impl PredecessorCreate {
     /// Refuses what is not built; gives what to say about flags without effect.
     pub fn check(&self, in_bucket: bool, tarball: bool) -> Result<Vec<&'static str>, Failure> {
-        if self.redact {
-            return Err(Failure::not_built("`--redact`"));
-        }
         let mut notes = Vec::new();
         if tarball {
             self.check_tarball()?;

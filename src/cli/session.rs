@@ -103,12 +103,18 @@ pub fn newest(
     wanted: impl Fn(&Snapshot) -> bool,
 ) -> Result<Snapshot, Failure> {
     let fits = |snapshot: &Snapshot| {
-        // What a restore saved of the state it was to mend is never what "the latest" means.
-        let wanted = snapshot.is_complete() && !snapshot.manifest.is_safety();
+        // What a restore saved of the state it was to mend is never what "the latest" means, nor is what nobody can go back to.
+        let manifest = &snapshot.manifest;
+        let wanted = snapshot.is_complete() && !manifest.is_safety() && !manifest.is_redacted();
         wanted && deployment.is_none_or(|name| snapshot.manifest.deployment == name)
     };
     let of = deployment.map_or(String::new(), |name| format!(" of deployment `{name}`"));
-    let missing = || Failure::new(ErrorKind::NotFound, format!("there is no complete snapshot{of} that fits"));
+    let but = if snapshots.iter().any(|snapshot| snapshot.manifest.is_redacted()) {
+        "; redacted ones are named by their ids alone"
+    } else {
+        ""
+    };
+    let missing = || Failure::new(ErrorKind::NotFound, format!("there is no complete snapshot{of} that fits{but}"));
     snapshots.into_iter().rev().find(|snapshot| fits(snapshot) && wanted(snapshot)).ok_or_else(missing)
 }
 

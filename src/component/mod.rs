@@ -66,6 +66,19 @@ pub trait LoadStream: Send {
     async fn abort(self: Box<Self>);
 }
 
+/// A dump on its way through something that gives another one.
+#[async_trait]
+pub trait FilterStream: Send {
+    /// Hands over a piece; waits while it is not taken.
+    async fn write(&mut self, piece: Bytes) -> Result<(), ComponentError>;
+
+    /// Ends the input. The other dump begins when all of it was worked on; its end tells whether that went well.
+    async fn end_input(self: Box<Self>) -> Box<dyn DumpStream>;
+
+    /// Gives up, and returns when nothing is left of it.
+    async fn abort(self: Box<Self>);
+}
+
 /// Takes an id of the artifact store, and whether it is in use.
 pub type TakeStorageId<'a> = dyn FnMut(&str, bool) + Send + 'a;
 
@@ -123,6 +136,11 @@ pub trait Component: Send + Sync {
         Err("it is no Neo4j database")
     }
 
+    /// What replaces values in its dump, or why there is nothing that does.
+    fn redaction(&self) -> Result<&dyn Redaction, &'static str> {
+        Err("it is no Neo4j database")
+    }
+
     /// It as a graph that can be asked and told more; `None` if it is none, or no way to it is known.
     fn graph(&self) -> Option<&dyn Graph> {
         None
@@ -171,6 +189,17 @@ pub trait Migration: Send + Sync {
     async fn to_block(&self) -> Result<Vec<String>, ComponentError>;
 }
 
+/// Replaces the values of attributes in a dump. What the dump was made of stays as it is.
+#[async_trait]
+pub trait Redaction: Send + Sync {
+    /// Starts it. Whatever it needs is a place of its own, which is gone when the stream ended, was aborted or dropped.
+    ///
+    /// # Errors
+    ///
+    /// When that place cannot be made.
+    async fn start(&self) -> Result<Box<dyn FilterStream>, ComponentError>;
+}
+
 /// Why a component could not be dumped, loaded or asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,7 +209,7 @@ pub enum ComponentError {
     Exec {
         /// The component.
         component: String,
-        /// `dump`, `load` or `migration`.
+        /// `dump`, `load`, `migration` or `redaction`.
         action: &'static str,
         /// How it ended.
         #[source]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ComponentError, DumpStream, ExitOk, LoadStream};
+use super::{ComponentError, DumpStream, ExitOk, FilterStream, LoadStream};
 use crate::provider::exec::{CommandSpec, Ended, ExecError, ProcessInput, ProcessOutput};
 use crate::provider::secret::Masker;
 
@@ -17,6 +17,7 @@ impl From<Ended> for ExitOk {
 /// The standard output of a command, as a dump.
 pub struct ExecDump {
     component: String,
+    action: &'static str,
     process: ProcessOutput,
 }
 
@@ -27,20 +28,21 @@ impl ExecDump {
     ///
     /// When the command cannot be started.
     pub async fn start(component: &str, spec: &CommandSpec, masker: &Masker) -> Result<Self, ComponentError> {
-        let process = ProcessOutput::start(spec, masker).await.map_err(|source| failed(component, "dump", source))?;
-        Ok(Self { component: component.to_owned(), process })
+        let action = "dump";
+        let process = ProcessOutput::start(spec, masker).await.map_err(|source| failed(component, action, source))?;
+        Ok(Self { component: component.to_owned(), action, process })
     }
 }
 
 #[async_trait]
 impl DumpStream for ExecDump {
     async fn next(&mut self) -> Result<Option<Bytes>, ComponentError> {
-        self.process.next().await.map_err(|source| failed(&self.component, "dump", source))
+        self.process.next().await.map_err(|source| failed(&self.component, self.action, source))
     }
 
     async fn finish(self: Box<Self>) -> Result<ExitOk, ComponentError> {
-        let Self { component, process } = *self;
-        process.finish().await.map(ExitOk::from).map_err(|source| failed(&component, "dump", source))
+        let Self { component, action, process } = *self;
+        process.finish().await.map(ExitOk::from).map_err(|source| failed(&component, action, source))
     }
 
     async fn abort(self: Box<Self>) {
@@ -75,6 +77,47 @@ impl LoadStream for ExecLoad {
     async fn finish(self: Box<Self>) -> Result<ExitOk, ComponentError> {
         let Self { component, process } = *self;
         process.finish().await.map(ExitOk::from).map_err(|source| failed(&component, "load", source))
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.process.abort().await;
+    }
+}
+
+/// A command that takes a dump on its standard input and gives another one on its standard output.
+pub struct ExecFilter {
+    component: String,
+    action: &'static str,
+    process: ProcessInput,
+}
+
+impl ExecFilter {
+    /// Starts what `action` says with the dump of `component`.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be started.
+    pub async fn start(
+        component: &str,
+        action: &'static str,
+        spec: &CommandSpec,
+        masker: &Masker,
+    ) -> Result<Self, ComponentError> {
+        let process =
+            ProcessInput::start_filter(spec, masker).await.map_err(|source| failed(component, action, source))?;
+        Ok(Self { component: component.to_owned(), action, process })
+    }
+}
+
+#[async_trait]
+impl FilterStream for ExecFilter {
+    async fn write(&mut self, piece: Bytes) -> Result<(), ComponentError> {
+        self.process.write(piece).await.map_err(|source| failed(&self.component, self.action, source))
+    }
+
+    async fn end_input(self: Box<Self>) -> Box<dyn DumpStream> {
+        let Self { component, action, process } = *self;
+        Box::new(ExecDump { component, action, process: process.end_input().await })
     }
 
     async fn abort(self: Box<Self>) {

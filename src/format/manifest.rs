@@ -142,6 +142,9 @@ impl ComponentRecord {
 /// Tag of a snapshot that a restore made of what it was about to replace.
 pub const SAFETY_TAG: &str = "safety";
 
+/// Tag of a snapshot in whose graph the values of attributes were replaced; its value is `true`.
+pub const REDACTED_TAG: &str = "redacted";
+
 /// One snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -207,6 +210,11 @@ impl Manifest {
     /// Whether a restore made it of what it was about to replace: never what "the latest" means.
     pub fn is_safety(&self) -> bool {
         self.tags.contains_key(SAFETY_TAG)
+    }
+
+    /// Whether the values of attributes were replaced in its graph: never what "the latest" means.
+    pub fn is_redacted(&self) -> bool {
+        self.tags.get(REDACTED_TAG).is_some_and(|value| value == "true")
     }
 
     /// The component of that name.

@@ -7,6 +7,7 @@
 
 mod dumper;
 mod known;
+mod redact;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub use crate::component::neo4j::Metadata;
 use crate::component::{self, Component, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, Window};
+use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, REDACTED_TAG, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
 use crate::provider::bucket::BucketAccess;
@@ -78,6 +79,8 @@ pub struct CreateOptions {
     pub stage: Option<Stage>,
     /// How long to wait for another operation on the same deployment.
     pub wait: Option<Duration>,
+    /// Replace the values of attributes in the graph that is stored, not in the one that runs.
+    pub redact: bool,
     /// How long to wait for tasks that stopping services would interrupt, or that a backup would show half done; `None`: not.
     pub wait_for_tasks: Option<Duration>,
     /// Which users and roles a backup of Neo4j Enterprise takes along; `None`: all, and nobody asked for it.
@@ -130,6 +133,12 @@ pub async fn plan(_context: &Context, source: Source, mut options: CreateOptions
         Source::Bespoke(path) => reached(resume::reach_by_config(&path)?),
         Source::Reached(reach) => reached(reach),
     };
+    if options.redact {
+        if !matches!(origin, Origin::Reached(_)) {
+            return Err(redact::no_deployment());
+        }
+        redact::mark(&mut options.tags)?;
+    }
     choose(&mut deployment, &options.components, &options.exclude)?;
     Ok(CreatePlan { deployment, origin, options })
 }
@@ -172,6 +181,9 @@ impl CreatePlan {
         }
         if !stops.is_empty() {
             lines.push("start again what ran before, as soon as the dumps that need it stopped have ended".to_owned());
+        }
+        if self.options.redact {
+            lines.extend(redact::lines(&self.deployment.components));
         }
         lines
     }
@@ -452,7 +464,7 @@ impl<'a> Run<'a> {
         self.phase("dump")?;
         let dumper = self.dumper();
         // Where nothing is stopped, nothing is gained by having two dumps open at a time.
-        let held = match stops.is_empty() {
+        let mut held = match stops.is_empty() {
             true => vec![],
             false => dumper.hold(&opened.streams, &inspections).await?,
         };
@@ -464,6 +476,13 @@ impl<'a> Run<'a> {
             let info = component.info();
             let consistency =
                 if info.stopped_for_dump.is_empty() { Consistency::Online } else { Consistency::Quiesced };
+            if self.plan.options.redact && info.kind == ComponentKind::Neo4j {
+                match self.hold_redacted(at, &**component, inspection, consistency).await {
+                    Ok(copy) => held.push(copy),
+                    Err(error) => records.push(dumper.or_failed(info, consistency, Err(error))?),
+                }
+                continue;
+            }
             if let Some(service) = component.dumps_inside() {
                 self.journal.note(JournalEntry::Inside { service: service.to_owned() })?;
             }
@@ -494,6 +513,9 @@ impl<'a> Run<'a> {
         for info in outside {
             let record = dumper.folder(&session, info, Consistency::Online, census.as_ref()).await;
             records.push(dumper.or_failed(info, Consistency::Online, record)?);
+        }
+        if self.plan.options.redact {
+            redact::warn(&mut records);
         }
         self.storage_ids = census.and_then(|census| census::tell(self.context, self.recorder, &census, &mut records));
         if !stops.is_empty() {
@@ -554,7 +576,8 @@ impl<'a> Run<'a> {
             stage: self.plan.options.stage.clone(),
         };
         let session = self.repository.write_relying(options, self.plan.options.dedup_own).await?;
-        Ok((session, Known::new(snapshots, &self.plan.deployment.name)))
+        let redacted = self.plan.options.tags.get(REDACTED_TAG).is_some_and(|value| value == "true");
+        Ok((session, Known::new(snapshots, &self.plan.deployment.name, redacted)))
     }
 
     async fn open(&self, reach: &Reach) -> Result<Opened, Error> {
@@ -568,6 +591,9 @@ impl<'a> Run<'a> {
             if let Err(reason) = component.takes_metadata() {
                 self.context.info(format!("`--neo4jmetadata` has no effect on `{}`: {reason}", component.info().name));
             }
+        }
+        if self.plan.options.redact {
+            redact::check(&streams)?;
         }
         Ok(Opened { streams, folders })
     }

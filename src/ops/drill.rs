@@ -381,7 +381,14 @@ mod tests {
     use super::*;
 
     fn restored(counts_match: Option<bool>) -> RestoredComponent {
-        RestoredComponent { name: "database".to_owned(), bytes: 7, files: None, counts_match, notes: vec![] }
+        RestoredComponent {
+            name: "database".to_owned(),
+            bytes: 7,
+            files: None,
+            counts_match,
+            notes: vec![],
+            problems: vec![],
+        }
     }
 
     #[test]

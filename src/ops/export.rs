@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::evidence::{Recorder, StepFacts};
-use super::import::REDACTED_TAG;
 use super::streams::Output;
 use super::{Context, Progress};
 use crate::archive::keys::PublicKey;
@@ -218,7 +217,7 @@ impl Run<'_> {
                 .collect(),
             checksums: parts.iter().map(|part| (part.member.name.clone(), part.sha256.clone())).collect(),
             neo4j_edition: edition.unwrap_or_default(),
-            redacted: manifest.tags.get(REDACTED_TAG).is_some_and(|value| value == "true"),
+            redacted: manifest.is_redacted(),
             encrypted: self.options.recipient.is_some(),
         }
     }

@@ -90,7 +90,11 @@ async fn choose(
 fn candidate(snapshot: &Snapshot) -> Candidate {
     Candidate {
         id: snapshot.id,
-        deployment: snapshot.manifest.deployment.clone(),
+        // Nobody can go back to a redacted one: it takes no other one's place, and they are counted apart.
+        deployment: match snapshot.manifest.is_redacted() {
+            true => format!("{} (redacted)", snapshot.manifest.deployment),
+            false => snapshot.manifest.deployment.clone(),
+        },
         created_at: snapshot.manifest.created_at,
         complete: snapshot.is_complete(),
         held: snapshot.held,

@@ -20,6 +20,7 @@ use crate::archive::{ArchiveError, ArchiveReader, DATABASE, Event, Information, 
 use crate::component::{ComponentError, DumpStream, ExitOk};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, DeploymentKind};
 use crate::error::{Error, ErrorKind};
+use crate::format::manifest::REDACTED_TAG;
 use crate::limits::INPUT_BLOCK_SIZE_MAX;
 use crate::repository::executor::{self, Executor};
 use crate::storage::{ObjectName, Store};
@@ -31,8 +32,6 @@ const REQUEST_SIZE: u64 = 4 << 20;
 pub const BACKUP_ID_TAG: &str = "archive";
 /// The version of the predecessor that made it.
 pub const TOOL_TAG: &str = "archive-tool";
-/// Values of attributes were replaced.
-pub const REDACTED_TAG: &str = "redacted";
 
 /// The bytes of an archive, from its first to its last.
 #[async_trait]

@@ -51,6 +51,9 @@ use crate::state::{DeploymentLock, Journal, JournalEntry};
 const RESET: &str = "--reset-deployment-id";
 const MIGRATE: &str = "--migrate-format";
 
+/// What is told of a redacted snapshot before anybody agrees.
+const REDACTED: &str = "the graph in it is REDACTED: the values of attributes are random texts there, and what they were is lost to whoever has this snapshot alone";
+
 /// Where to restore to.
 #[derive(Clone)]
 pub enum Target {
@@ -209,6 +212,9 @@ pub(super) async fn plan_within(
         snapshot.manifest.deployment,
         snapshot.manifest.created_at
     )];
+    if snapshot.manifest.is_redacted() && records.iter().any(|record| record.kind == ComponentKind::Neo4j.as_str()) {
+        lines.push(REDACTED.to_owned());
+    }
     if let Into::Deployment(into) = &mut into {
         into.check_versions(context, &records, &options, &mut lines).await?;
     }

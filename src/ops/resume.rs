@@ -104,7 +104,8 @@ async fn start_again(
 ) -> Result<(Vec<String>, Vec<String>), Error> {
     let (mut started, mut gone, mut failed) = (Vec::new(), Vec::new(), None);
     let inside = left.worked_inside();
-    if left.services_to_start.is_empty() && left.left_to_clear().is_empty() && inside.is_empty() {
+    let nothing_beside = left.left_to_clear().is_empty() && inside.is_empty() && !left.may_have_copies();
+    if left.services_to_start.is_empty() && nothing_beside {
         return Ok((started, gone));
     }
     let provider = reach_again(context, left).await?;

@@ -177,7 +177,8 @@ impl DeploymentStatus {
 
 fn deployment(name: &str, snapshots: &[&Snapshot], now: Timestamp) -> DeploymentStatus {
     let good = snapshots.iter().filter(|snapshot| snapshot.is_complete());
-    let newest = good.clone().rfind(|snapshot| !snapshot.manifest.is_safety());
+    let can_go_back_to = |snapshot: &&&Snapshot| !snapshot.manifest.is_safety() && !snapshot.manifest.is_redacted();
+    let newest = good.clone().rfind(can_go_back_to);
     DeploymentStatus {
         deployment: name.to_owned(),
         snapshots: snapshots.len(),

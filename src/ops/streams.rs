@@ -13,6 +13,7 @@ use crate::component::neo4j::dump_format::{
     ContainerInfo, ContainerKind, DumpFormatError, Frame, FrameDecoder, UnwrapSink, Unwrapper, Wrapper, encode_frame,
     recognise,
 };
+use crate::component::neo4j::scrub::Scrub;
 use crate::component::postgres::dump_format::CustomFormatCheck;
 use crate::component::{DumpStream, ExitOk};
 use crate::deployment::ComponentKind;
@@ -59,6 +60,8 @@ enum Codec {
     Postgres(Box<CustomFormatCheck>),
     /// Unwrapped.
     Neo4j(Box<Unwrapper>),
+    /// Unwrapped, and blanked where the store does not use it.
+    Redacted(Box<(Unwrapper, Scrub)>),
 }
 
 /// Which of a component's streams bytes go to.
@@ -70,6 +73,8 @@ const HEADERS: usize = 1;
 pub struct Expected<'a> {
     /// How long it may become, in bytes.
     pub total_bytes: Option<u64>,
+    /// Whether values were replaced in it: then what they were before must not be in it either.
+    pub redacted: bool,
     /// The same component in earlier snapshots, the youngest first.
     pub earlier: &'a [&'a ComponentRecord],
 }
@@ -160,8 +165,12 @@ async fn consume(
     let mut writer = session.component().await;
     let mut warnings = Vec::new();
     let first = receive.recv().await;
-    let codec = codec_for(component, kind, allow_raw, first.as_ref().map_or(&[], |block| &block.bytes), &mut warnings);
-    let neo4j = matches!(codec, Codec::Neo4j(_));
+    let codec = match expected.redacted {
+        // What is not understood cannot be blanked, and is never stored as it is.
+        true => Codec::Redacted(Box::default()),
+        false => codec_for(component, kind, allow_raw, first.as_ref().map_or(&[], |block| &block.bytes), &mut warnings),
+    };
+    let neo4j = matches!(codec, Codec::Neo4j(_) | Codec::Redacted(_));
     let roots = |name: &str| -> Vec<&ContentRoot> {
         expected.earlier.iter().filter_map(|record| record.stream(name)).map(|stream| &stream.root).collect()
     };
@@ -297,6 +306,15 @@ impl Decode {
                 }
                 failed.map_or(Ok(()), Err)
             }
+            Codec::Redacted(both) => {
+                let (unwrapper, scrub) = &mut **both;
+                let mut sink = CutSink { cutter, failed: None };
+                let result = unwrapper.push(step, &mut scrub.before(&mut sink));
+                let failed = sink.failed;
+                let scrubbed = scrub.check().map_err(|error| error.to_string());
+                self.result = result.map_err(|error| with_cause(&error)).and(scrubbed);
+                failed.map_or(Ok(()), Err)
+            }
         }
     }
 }
@@ -313,6 +331,19 @@ impl StreamWork for Finish {
         match self.codec.take().expect("the end comes once") {
             Codec::Plain => {}
             Codec::Postgres(check) => self.result = check.finish().map(drop).map_err(|error| error.to_string()),
+            Codec::Redacted(both) => {
+                let (unwrapper, mut scrub) = *both;
+                let mut sink = CutSink { cutter, failed: None };
+                let ended = unwrapper.finish(&mut scrub.before(&mut sink));
+                let ended = ended.map_err(|error| with_cause(&error));
+                match ended.and_then(|info| scrub.finish().map(|()| info).map_err(|error| error.to_string())) {
+                    Ok(info) => self.container = Some(info),
+                    Err(problem) => self.result = Err(problem),
+                }
+                if let Some(error) = sink.failed {
+                    return Err(error);
+                }
+            }
             Codec::Neo4j(unwrapper) => {
                 let mut sink = CutSink { cutter, failed: None };
                 match unwrapper.finish(&mut sink) {

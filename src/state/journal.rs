@@ -86,6 +86,11 @@ pub enum JournalEntry {
     },
     /// It has one.
     IdReset,
+    /// A copy of a component is about to be made in a place of its own, beside the deployment.
+    ToCopy {
+        /// The component.
+        component: String,
+    },
     /// The operation came to a part of its own.
     Phase {
         /// The part.
@@ -161,6 +166,7 @@ impl OpenJournal {
                 | JournalEntry::Cleared
                 | JournalEntry::ToResetId { .. }
                 | JournalEntry::IdReset
+                | JournalEntry::ToCopy { .. }
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -218,6 +224,11 @@ impl OpenJournal {
         (!reset && self.entries.iter().any(replaced)).then_some(wanted)
     }
 
+    /// Whether a copy of something may be left beside the deployment.
+    pub fn may_have_copies(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry, JournalEntry::ToCopy { .. }))
+    }
+
     /// Components whose replacing began and did not end.
     pub fn half_replaced(&self) -> BTreeSet<&str> {
         let mut half = BTreeSet::new();
@@ -240,6 +251,7 @@ impl OpenJournal {
                 | JournalEntry::Cleared
                 | JournalEntry::ToResetId { .. }
                 | JournalEntry::IdReset
+                | JournalEntry::ToCopy { .. }
                 | JournalEntry::Phase { .. } => {}
             }
         }
@@ -430,6 +442,7 @@ fn services_to_start(entries: &[JournalEntry]) -> Vec<String> {
             | JournalEntry::Cleared
             | JournalEntry::ToResetId { .. }
             | JournalEntry::IdReset
+            | JournalEntry::ToCopy { .. }
             | JournalEntry::Phase { .. } => {}
         }
     }

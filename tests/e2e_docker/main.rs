@@ -12,6 +12,7 @@ mod enterprise;
 mod flush;
 mod mishaps;
 mod project;
+mod redact;
 #[path = "../e2e_s3/server.rs"]
 #[expect(dead_code, reason = "stores of repositories and other kinds of servers are tested in `e2e_s3`")]
 mod s3_server;

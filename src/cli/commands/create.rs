@@ -36,6 +36,9 @@ pub async fn run(session: &Session, args: Create) -> Result<Exit, Failure> {
     if from.is_some() && flags.legacy.neo4jmetadata.is_some() {
         session.context.info("`--neo4jmetadata` has no effect here: a file holds what it holds");
     }
+    if flags.legacy.redact && flags.force {
+        session.context.info("`--redact` changes what is stored; what runs stays as it is, with `--force` as well");
+    }
     let source = match from {
         Some(CreateFrom::FromFiles(files)) => Source::Files(files_source(session, files)?),
         None => Source::Reached(target::reach(session).await?),
@@ -94,6 +97,7 @@ fn options(flags: &CreateFlags) -> Result<CreateOptions, Failure> {
         allow_shrink: flags.allow_shrink,
         dedup_own: flags.dedup_own,
         stage: stage(flags)?,
+        redact: flags.legacy.redact,
         wait: flags.wait,
         wait_for_tasks: (!flags.force).then_some(flags.wait_for_tasks),
         neo4j_metadata: flags.legacy.neo4jmetadata.as_deref().and_then(Metadata::named),

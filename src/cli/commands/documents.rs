@@ -25,6 +25,8 @@ pub struct SnapshotDocument<'a> {
     tool: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     infrahub_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redacted: bool,
     /// Keys of the predecessor, where they are asked for.
     #[serde(flatten)]
     predecessor: Option<PredecessorDocument<'a>>,
@@ -105,6 +107,7 @@ impl<'a> SnapshotDocument<'a> {
             host: &manifest.host,
             tool: &manifest.tool,
             infrahub_version: manifest.infrahub_version.as_deref(),
+            redacted: manifest.is_redacted(),
             predecessor: predecessor.then(|| PredecessorDocument::new(snapshot)),
         }
     }

@@ -19,9 +19,10 @@ use super::{
     storage_ids,
 };
 use crate::component::graph::{self, Graph, NewDeploymentId, Root};
-use crate::component::stream::{ExecDump, ExecLoad};
+use crate::component::stream::{ExecDump, ExecFilter, ExecLoad};
 use crate::component::{
-    Component, ComponentError, DumpStream, LoadStream, Migration, OnlineRestore, Served, TakeStorageId,
+    Component, ComponentError, DumpStream, FilterStream, LoadStream, Migration, OnlineRestore, Redaction, Served,
+    TakeStorageId,
 };
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::docker::{DATABASE, DockerError, DockerProvider, EDITION, User};
@@ -34,6 +35,9 @@ use crate::provider::{Provider as _, ServiceState};
 const DATA: &str = "/data";
 pub(super) const DATABASES: &str = "/data/databases";
 
+/// What makes another dump of a dump.
+const REDACT: &str = include_str!("redact.sh");
+
 /// One question for all that is asked: each `cypher-shell` costs seconds.
 const INSPECTION: &str = "CALL dbms.components() YIELD name, versions, edition \
     WITH name, versions, edition WHERE name = 'Neo4j Kernel' \
@@ -45,6 +49,8 @@ pub struct ContainerNeo4j {
     info: ComponentInfo,
     provider: Arc<DockerProvider>,
     edition: Edition,
+    /// Whom the data belongs to.
+    user: User,
     /// What enters the running server.
     shell: Shell,
     /// What runs in its container.
@@ -87,8 +93,8 @@ impl ContainerNeo4j {
         }
         let online = Online { shell: shell.clone(), user: user.clone() };
         let mut admin = CommandSpec::new(vec![]);
-        admin.place = Some(Arc::new(provider.beside(DATABASE, user, None)));
-        Ok(Self { info, provider, edition, shell, online, admin, metadata })
+        admin.place = Some(Arc::new(provider.beside(DATABASE, user.clone(), None)));
+        Ok(Self { info, provider, edition, user, shell, online, admin, metadata })
     }
 
     fn not_built(&self, what: &str) -> ComponentError {
@@ -299,8 +305,27 @@ impl Component for ContainerNeo4j {
         }
     }
 
+    fn redaction(&self) -> Result<&dyn Redaction, &'static str> {
+        match self.edition {
+            Edition::Community => Ok(self),
+            Edition::Enterprise => Err("it is Neo4j Enterprise, for which that is not built yet"),
+        }
+    }
+
     fn graph(&self) -> Option<&dyn Graph> {
         Some(self)
+    }
+}
+
+#[async_trait]
+impl Redaction for ContainerNeo4j {
+    /// In a server of its own, which sees nothing of this one but the dump.
+    async fn start(&self) -> Result<Box<dyn FilterStream>, ComponentError> {
+        let mut spec = CommandSpec::new(["sh", "-c", REDACT, "sh", &self.shell.database].map(str::to_owned).to_vec());
+        spec.place = Some(Arc::new(self.provider.scratch(DATABASE, self.user.clone(), DATA)));
+        // Silent between its last byte of input and its first one of output: a big graph takes hours.
+        spec.stall_timeout = spec.total_timeout;
+        Ok(Box::new(ExecFilter::start(&self.info.name, "redaction", &spec, self.provider.masker()).await?))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod container;
 pub mod dump_format;
 mod enterprise;
 mod online;
+pub mod scrub;
 mod shell;
 mod storage_ids;
 
@@ -22,7 +23,7 @@ use self::bolt::{Bolt, BoltError};
 use super::graph::{self, Graph, NewDeploymentId, Root};
 use super::opaque::wanted;
 use super::stream::ExecDump;
-use super::{Component, ComponentError, DumpStream, LoadStream, Migration, TakeStorageId};
+use super::{Component, ComponentError, DumpStream, LoadStream, Migration, Redaction, TakeStorageId};
 use crate::deployment::{ComponentInfo, Inspection};
 use crate::provider::bespoke::info;
 use crate::provider::config::{ComponentConfig, EditionSetting};
@@ -275,6 +276,10 @@ impl Component for Neo4j {
             Edition::Community => Err(COMMUNITY_HAS_NO_BLOCK_FORMAT),
             Edition::Enterprise => Err("a configuration file names no command for it: make it a part of `load` there"),
         }
+    }
+
+    fn redaction(&self) -> Result<&dyn Redaction, &'static str> {
+        Err("a configuration file names no command for it: make it a part of `dump` there, behind the database's own")
     }
 
     fn graph(&self) -> Option<&dyn Graph> {

@@ -34,12 +34,15 @@ pub(super) struct Dumper<'a> {
 pub(super) struct Held<'a> {
     /// Its place among the components.
     pub at: usize,
-    info: &'a ComponentInfo,
-    inspection: &'a Inspection,
+    pub info: &'a ComponentInfo,
+    pub inspection: &'a Inspection,
     /// When it began: what it shows is not older.
-    began: Timestamp,
+    pub began: Timestamp,
+    /// When it was taken, where that is over although it was not read yet.
+    pub taken: Option<Window>,
+    pub consistency: Consistency,
     /// Why it did not begin, where it did not: that is told where the others that fail are.
-    dump: Result<Box<dyn DumpStream>, Error>,
+    pub dump: Result<Box<dyn DumpStream>, Error>,
 }
 
 impl<'a> Dumper<'a> {
@@ -61,7 +64,7 @@ impl<'a> Dumper<'a> {
                 Ok(dump)
             };
             let dump = self.context.cancel.or(begin).await?;
-            held.push(Held { at, info, inspection, began, dump });
+            held.push(Held { at, info, inspection, began, taken: None, consistency: Consistency::Online, dump });
         }
         Ok(held)
     }
@@ -74,15 +77,17 @@ impl<'a> Dumper<'a> {
         known: &Known,
     ) -> Result<Vec<(usize, ComponentRecord)>, Error> {
         let mut records = Vec::new();
-        for Held { at, info, inspection, began, dump } in held {
+        for Held { at, info, inspection, began, taken, consistency, dump } in held {
             let record = match dump {
-                Ok(dump) => self.stream(session, info, inspection, dump, Consistency::Online, known).await,
+                Ok(dump) => self.stream(session, info, inspection, dump, consistency, known).await,
                 Err(error) => Err(error),
             };
-            let mut record = self.or_failed(info, Consistency::Online, record)?;
+            let mut record = self.or_failed(info, consistency, record)?;
             record.window.start = record.window.start.min(began);
+            record.window = taken.unwrap_or(record.window);
             records.push((at, record));
         }
+        records.sort_by_key(|(at, _)| *at);
         Ok(records)
     }
 
@@ -100,13 +105,15 @@ impl<'a> Dumper<'a> {
         let start = self.context.clock().now();
         let step = self.recorder.begin(self.context, "dump", &info.name);
         self.context.info(format!("backing up `{}`", info.name));
-        let earlier: Vec<&ComponentRecord> =
-            known.earlier.iter().filter_map(|manifest| manifest.component(&info.name)).collect();
-        let expected = streams::Expected { total_bytes: inspection.size_bytes, earlier: &earlier };
+        let earlier = known.records(info);
+        let redacted = options.redact && info.kind == ComponentKind::Neo4j;
+        // A redacted dump is another one than what was asked for its size.
+        let total_bytes = inspection.size_bytes.filter(|_| !redacted);
+        let expected = streams::Expected { total_bytes, redacted, earlier: &earlier };
         let stored =
             streams::store(self.context, session, &info.name, info.kind, options.allow_raw, expected, dump).await;
         let (stored, _) = self.recorder.end_with(self.context, step, stored, |(_, exit)| StepFacts::from(exit))?;
-        if let Some(before) = known.logical_bytes(&info.name)
+        if let Some(before) = known.logical_bytes(info)
             && !options.allow_shrink
             && stored.sizes.logical_bytes < before / 2
         {

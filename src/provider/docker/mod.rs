@@ -14,6 +14,7 @@ mod exec;
 mod flow_runs;
 mod one_off;
 mod project;
+mod scratch;
 mod services;
 mod stage;
 mod store;
@@ -38,6 +39,7 @@ pub use self::exec::InService;
 pub use self::one_off::{Beside, LABEL, User};
 use self::project::Container;
 pub use self::project::deployments;
+pub use self::scratch::Scratch;
 use super::bucket::BucketAccess;
 use super::secret::Masker;
 use super::{Part, Provider, ProviderError, ServiceState, Task};
@@ -198,6 +200,11 @@ impl DockerProvider {
         let (engine, project) = (Arc::clone(&self.engine), self.way.project.clone());
         let (service, owner) = (service.to_owned(), self.owner.clone());
         Beside { engine, project, service, owner, user, entrypoint }
+    }
+
+    /// Where commands run in a container that sees nothing of `service` but its image, with an empty volume at `data`.
+    pub fn scratch(&self, service: &str, user: User, data: &'static str) -> Scratch {
+        Scratch { beside: self.beside(service, user, Some(vec![String::new()])), data }
     }
 
     /// How Neo4j is entered.
@@ -393,7 +400,8 @@ impl Provider for DockerProvider {
     async fn start(&self, service: &str, parts: &[String]) -> Result<(), ProviderError> {
         if service == DATABASE {
             // One of ours that is left would hold the lock of the store.
-            self.tidy().await?;
+            let beside = Some(one_off::Volumes::Stay);
+            one_off::remove_left(&self.engine, &self.way.project, &self.owner, beside).await?;
         }
         let containers = self.named(service, parts).await?;
         let start = |container: &Container| {
@@ -437,9 +445,10 @@ impl Provider for DockerProvider {
     }
 
     async fn tidy(&self) -> Result<usize, ProviderError> {
-        let beside = one_off::remove_left(&self.engine, &self.way.project, &self.owner).await?;
+        let beside = one_off::remove_left(&self.engine, &self.way.project, &self.owner, None).await?;
+        let copies = scratch::remove_left(&self.engine, &self.way.project, &self.owner).await?;
         let inside = if self.community { 0 } else { self.remove_stage(DATABASE).await? };
-        Ok(beside + inside)
+        Ok(beside + copies + inside)
     }
 
     async fn clear(&self, service: &str) -> Result<Option<String>, ProviderError> {

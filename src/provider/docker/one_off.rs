@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig,
+    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -22,7 +22,7 @@ use bollard::query_parameters::{
 use super::attached::Pump;
 use super::engine::Engine;
 use super::error::DockerError;
-use super::project;
+use super::{project, scratch};
 use crate::env::{Clock as _, SystemClock};
 use crate::provider::exec::TOTAL_TIMEOUT_DEFAULT;
 use crate::provider::exec::place::{Place, Placed, PlacedCommand, PlacedProcess};
@@ -71,18 +71,19 @@ impl Beside {
     async fn begin(&self, command: PlacedCommand) -> Result<Placed, DockerError> {
         let first = project::of_service(&self.engine, &self.project, &self.service).await?.remove(0);
         let like = project::inspect(&self.engine, &first.id).await?;
-        let stdin = command.stdin;
         let body = self.body(&first.id, like, command)?;
-        let docker = self.engine.docker();
-        let what = format!("make a container beside `{}`", first.name);
-        let id = self.engine.ask(what, docker.create_container(None, body)).await?.id;
-        let mut container = OneOff { engine: Arc::clone(&self.engine), id, pump: None, code: None, removed: false };
-        match container.attach_and_start(stdin).await {
-            Ok((stdin, stdout, stderr)) => Ok(Placed { stdin, stdout, stderr, process: Box::new(container) }),
-            Err(error) => {
-                container.remove().await;
-                Err(error)
-            }
+        run(&self.engine, &format!("make a container beside `{}`", first.name), body, Volumes::Stay).await
+    }
+
+    /// What tells a container of ours, and a volume, from those of others.
+    pub(super) fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(LABEL.to_owned(), self.project.clone()), (OWNER_LABEL.to_owned(), self.owner.clone())])
+    }
+
+    pub(super) fn user(&self, config: &ContainerConfig) -> Option<String> {
+        match &self.user {
+            User::Same => config.user.clone(),
+            User::Named(user) => Some(user.clone()),
         }
     }
 
@@ -96,43 +97,68 @@ impl Beside {
         let config = like.config.ok_or_else(|| missing("Config"))?;
         let host = like.host_config.ok_or_else(|| missing("HostConfig"))?;
         let image = like.image.ok_or_else(|| missing("Image"))?;
-        let PlacedCommand { argv, env, cwd, stdin } = command;
-        let own = env.iter().map(|(name, value)| format!("{name}={}", value.as_str()));
-        let user = match &self.user {
-            User::Same => config.user,
-            User::Named(user) => Some(user.clone()),
-        };
-        let host_config = HostConfig {
-            volumes_from: Some(vec![id.to_owned()]),
-            network_mode: Some("none".to_owned()),
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
-            group_add: host.group_add,
-            security_opt: host.security_opt,
-            userns_mode: host.userns_mode,
-            ..HostConfig::default()
-        };
+        let user = self.user(&config);
+        let mut env = config.env.unwrap_or_default();
+        env.extend(command.variables());
+        let host_config = HostConfig { volumes_from: Some(vec![id.to_owned()]), ..closed(host) };
         Ok(ContainerCreateBody {
             image: Some(image),
-            env: Some(config.env.unwrap_or_default().into_iter().chain(own).collect()),
+            env: Some(env),
             user,
-            working_dir: cwd.map(|path| path.display().to_string()),
             entrypoint: self.entrypoint.clone(),
-            cmd: Some(argv),
-            labels: Some(HashMap::from([
-                (LABEL.to_owned(), self.project.clone()),
-                (OWNER_LABEL.to_owned(), self.owner.clone()),
-            ])),
-            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-            attach_stdin: Some(stdin),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            open_stdin: Some(stdin),
-            stdin_once: Some(stdin),
-            tty: Some(false),
+            labels: Some(self.labels()),
             host_config: Some(host_config),
-            ..ContainerCreateBody::default()
+            ..body(command)
         })
+    }
+}
+
+/// What a container of ours has in common with one of the service's, and what it has not: no network, no log, no second start.
+pub(super) fn closed(host: HostConfig) -> HostConfig {
+    HostConfig {
+        network_mode: Some("none".to_owned()),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        group_add: host.group_add,
+        security_opt: host.security_opt,
+        userns_mode: host.userns_mode,
+        ..HostConfig::default()
+    }
+}
+
+/// A container that runs `command` and is attached to; its variables are left to the caller.
+pub(super) fn body(command: PlacedCommand) -> ContainerCreateBody {
+    let PlacedCommand { argv, cwd, stdin, .. } = command;
+    ContainerCreateBody {
+        working_dir: cwd.map(|path| path.display().to_string()),
+        cmd: Some(argv),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        attach_stdin: Some(stdin),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(stdin),
+        stdin_once: Some(stdin),
+        tty: Some(false),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// Makes a container and starts it. Its output comes here, its end removes it.
+pub(super) async fn run(
+    engine: &Arc<Engine>,
+    what: &str,
+    body: ContainerCreateBody,
+    volumes: Volumes,
+) -> Result<Placed, DockerError> {
+    let stdin = body.open_stdin == Some(true);
+    let id = engine.ask(what, engine.docker().create_container(None, body)).await?.id;
+    let mut container = OneOff { engine: Arc::clone(engine), id, volumes, pump: None, code: None, removed: false };
+    match container.attach_and_start(stdin).await {
+        Ok((stdin, stdout, stderr)) => Ok(Placed { stdin, stdout, stderr, process: Box::new(container) }),
+        Err(error) => {
+            container.remove().await;
+            Err(error)
+        }
     }
 }
 
@@ -143,9 +169,19 @@ impl Place for Beside {
     }
 }
 
+/// What becomes of the volumes without a name that a container of ours has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volumes {
+    /// They are those of a service.
+    Stay,
+    /// They were made for it.
+    Go,
+}
+
 struct OneOff {
     engine: Arc<Engine>,
     id: String,
+    volumes: Volumes,
     pump: Option<Pump>,
     code: Option<i32>,
     removed: bool,
@@ -189,7 +225,7 @@ impl OneOff {
 
     async fn remove(&mut self) {
         // One that could not be removed carries the label: the next run removes it.
-        self.removed = remove(&self.engine, &self.id).await.is_ok();
+        self.removed = remove(&self.engine, &self.id, self.volumes).await.is_ok();
     }
 }
 
@@ -218,16 +254,15 @@ impl PlacedProcess for OneOff {
 impl Drop for OneOff {
     fn drop(&mut self) {
         if let (false, Ok(runtime)) = (self.removed, tokio::runtime::Handle::try_current()) {
-            let (engine, id) = (Arc::clone(&self.engine), self.id.clone());
-            runtime.spawn(async move { remove(&engine, &id).await });
+            let (engine, id, volumes) = (Arc::clone(&self.engine), self.id.clone(), self.volumes);
+            runtime.spawn(async move { remove(&engine, &id, volumes).await });
         }
     }
 }
 
 /// Removes a container of ours, running or not.
-async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError> {
-    // Volumes stay: all that it has are those of the service.
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(false).build();
+async fn remove(engine: &Engine, id: &str, volumes: Volumes) -> Result<(), DockerError> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes == Volumes::Go).build();
     let since = Instant::now();
     loop {
         let removing = engine.docker().remove_container(id, Some(options.clone()));
@@ -241,16 +276,26 @@ async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError> {
     }
 }
 
-/// Removes what is left for `project` of the runs of `owner`, and what anybody abandoned; how many that were.
-pub(super) async fn remove_left(engine: &Engine, project: &str, owner: &str) -> Result<usize, DockerError> {
+/// Removes what is left for `project` of the runs of `owner`, and what anybody abandoned; how many that were. With
+/// [`Volumes::Stay`] only containers on volumes of a service: others hold no lock there, and this run may be working in one.
+pub(super) async fn remove_left(
+    engine: &Engine,
+    project: &str,
+    owner: &str,
+    which: Option<Volumes>,
+) -> Result<usize, DockerError> {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL}={project}")])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let found = engine.ask("list containers", engine.docker().list_containers(Some(options))).await?;
     let now = SystemClock.now().as_second();
     let mut removed = 0;
     for container in found.into_iter().filter(|container| is_left(container, owner, now)) {
+        let volumes = scratch::volumes(&container);
+        if which.is_some_and(|which| which != volumes) {
+            continue;
+        }
         if let Some(id) = container.id {
-            remove(engine, &id).await?;
+            remove(engine, &id, volumes).await?;
             removed += 1;
         }
     }

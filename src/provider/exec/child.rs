@@ -43,6 +43,18 @@ pub(super) enum Streams {
     Input,
     /// It writes.
     Output,
+    /// It does both.
+    Both,
+}
+
+impl Streams {
+    fn takes_input(self) -> bool {
+        matches!(self, Self::Input | Self::Both)
+    }
+
+    fn gives_output(self) -> bool {
+        matches!(self, Self::Output | Self::Both)
+    }
 }
 
 pub(super) struct Running {
@@ -183,10 +195,8 @@ async fn spawn_child(spec: &CommandSpec, masker: &Masker, streams: Streams) -> R
     let mut words = spec.wrap.iter().chain(&spec.argv);
     let program = words.next().ok_or(ExecError::Empty)?;
     let mut command = Command::new(program);
-    let (stdin, stdout) = match streams {
-        Streams::Input => (Stdio::piped(), Stdio::null()),
-        Streams::Output => (Stdio::null(), Stdio::piped()),
-    };
+    let stdin = if streams.takes_input() { Stdio::piped() } else { Stdio::null() };
+    let stdout = if streams.gives_output() { Stdio::piped() } else { Stdio::null() };
     command.args(words).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     if let Some(folder) = &spec.cwd {
         command.current_dir(folder);
@@ -222,11 +232,11 @@ async fn start_placed(
     let mut env = variables(spec, masker).await?;
     // Not plain `C`: Java would take it for ASCII, and a password in its environment for another one.
     env.push(("LC_ALL".to_owned(), Zeroizing::new("C.UTF-8".to_owned())));
-    let command = PlacedCommand { argv, env, cwd: spec.cwd.clone(), stdin: streams == Streams::Input };
+    let command = PlacedCommand { argv, env, cwd: spec.cwd.clone(), stdin: streams.takes_input() };
     let started = Instant::now();
     let placed = place.start(command).await;
     let placed = placed.map_err(|source| ExecError::Spawn { command: spec.display(masker), source })?;
-    let stdout = (streams == Streams::Output).then_some(placed.stdout);
+    let stdout = streams.gives_output().then_some(placed.stdout);
     let process = Process::Placed(placed.process);
     Ok(Parts { process, stdin: placed.stdin, stdout, stderr: placed.stderr, started })
 }

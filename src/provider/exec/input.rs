@@ -1,14 +1,14 @@
-//! A command whose standard input takes a stream of bytes: a load.
+//! A command whose standard input takes a stream of bytes: a load, or a filter that gives another stream when it has all.
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
 
 use super::child::{Running, Streams};
 use super::place::Writing;
-use super::{CommandSpec, END_GRACE, Ended, ExecError};
+use super::{CommandSpec, END_GRACE, Ended, ExecError, ProcessOutput};
 use crate::provider::secret::Masker;
 
-/// A running command, its standard input open. What it writes to its standard output is thrown away.
+/// A running command, its standard input open. What it writes to its standard output is thrown away, unless it is a filter.
 pub struct ProcessInput {
     running: Running,
     stdin: Writing,
@@ -25,6 +25,26 @@ impl ProcessInput {
         let mut running = Running::spawn(spec, masker, Streams::Input).await?;
         let stdin = running.take_stdin();
         Ok(Self { running, stdin, bytes: 0 })
+    }
+
+    /// Starts a command that writes nothing before it has read everything.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub async fn start_filter(spec: &CommandSpec, masker: &Masker) -> Result<Self, ExecError> {
+        let mut running = Running::spawn(spec, masker, Streams::Both).await?;
+        let stdin = running.take_stdin();
+        Ok(Self { running, stdin, bytes: 0 })
+    }
+
+    /// Closes the input of a filter, and gives its output.
+    pub async fn end_input(self) -> ProcessOutput {
+        let Self { running, mut stdin, .. } = self;
+        // As in `finish`: if it is gone, the exit status says more.
+        let _ = stdin.shutdown().await;
+        drop(stdin);
+        ProcessOutput::of(running)
     }
 
     /// Bytes that were handed over so far.

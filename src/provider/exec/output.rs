@@ -26,9 +26,13 @@ impl ProcessOutput {
     ///
     /// When it cannot be started.
     pub async fn start(spec: &CommandSpec, masker: &Masker) -> Result<Self, ExecError> {
-        let mut running = Running::spawn(spec, masker, Streams::Output).await?;
+        Ok(Self::of(Running::spawn(spec, masker, Streams::Output).await?))
+    }
+
+    /// The output of a command that runs.
+    pub(super) fn of(mut running: Running) -> Self {
         let stdout = running.take_stdout();
-        Ok(Self { running, stdout, bytes: 0, at_end: false })
+        Self { running, stdout, bytes: 0, at_end: false }
     }
 
     /// The next piece, at most [`INPUT_BLOCK_SIZE_MAX`] bytes, never empty; `None` at the end, which is not success yet.

@@ -29,6 +29,13 @@ pub struct PlacedCommand {
     pub stdin: bool,
 }
 
+impl PlacedCommand {
+    /// The variables as `NAME=VALUE`.
+    pub fn variables(&self) -> impl Iterator<Item = String> {
+        self.env.iter().map(|(name, value)| format!("{name}={}", value.as_str()))
+    }
+}
+
 /// What was started.
 pub struct Placed {
     /// Its standard input, where one was asked for.
