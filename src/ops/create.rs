@@ -5,6 +5,7 @@
 //! again; make packs, index and manifest durable, in that order. A component that fails fails the run, and no snapshot is made
 //! (`allow_partial` keeps the others).
 
+mod asking;
 mod dumper;
 mod known;
 mod redact;
@@ -23,16 +24,16 @@ pub use super::import::ArchiveSource;
 use super::pause::{Paused, first_error, left_open, without_panic};
 use super::streams::Stored;
 use super::{Context, TOOL, resume, tasks};
+use crate::component::Component;
 use crate::component::files::FileDump;
 pub use crate::component::neo4j::Metadata;
-use crate::component::{self, Component, OpenComponents};
 use crate::deployment::{ComponentInfo, ComponentKind, Deployment, Inspection};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ComponentRecord, ComponentStatus, Consistency, Manifest, REDACTED_TAG, Window};
 use crate::format::report::Outcome;
 use crate::id::{ObjectId, SnapshotId};
 use crate::provider::bucket::BucketAccess;
-use crate::provider::{Provider, Reach, ServiceState};
+use crate::provider::{Provider, Reach};
 use crate::repository::Repository;
 use crate::repository::budget::{BUDGET_BYTES_DEFAULT, Budget};
 use crate::repository::confirm;
@@ -524,14 +525,6 @@ impl<'a> Run<'a> {
         self.commit(session, records, version, &known, not_running).await
     }
 
-    /// The version of Infrahub. A snapshot without it is better than none.
-    async fn version(&self, provider: &dyn Provider) -> Result<Option<String>, Error> {
-        Ok(self.context.cancel.or(provider.infrahub_version()).await?.unwrap_or_else(|error| {
-            self.context.warn(Error::from(error).chain().join(": "));
-            None
-        }))
-    }
-
     /// Counts again, and keeps the counts that are as before: between the first count and the stop others may have written, and
     /// a restore that gives back what was dumped must not look as if it did not.
     async fn keep_unchanged(
@@ -578,50 +571,6 @@ impl<'a> Run<'a> {
         let session = self.repository.write_relying(options, self.plan.options.dedup_own).await?;
         let redacted = self.plan.options.tags.get(REDACTED_TAG).is_some_and(|value| value == "true");
         Ok((session, Known::new(snapshots, &self.plan.deployment.name, redacted)))
-    }
-
-    async fn open(&self, reach: &Reach) -> Result<Opened, Error> {
-        let entropy = &self.context.outside.entropy;
-        let wanted = |name: &str| self.plan.wants(name);
-        let asked = self.plan.options.neo4j_metadata;
-        let opening = component::open(reach, entropy, &wanted, asked.unwrap_or_default());
-        let OpenComponents { streams, folders } = self.context.cancel.or(opening).await??;
-        let neo4j = streams.iter().filter(|component| component.info().kind == ComponentKind::Neo4j);
-        for component in neo4j.filter(|_| asked.is_some()) {
-            if let Err(reason) = component.takes_metadata() {
-                self.context.info(format!("`--neo4jmetadata` has no effect on `{}`: {reason}", component.info().name));
-            }
-        }
-        if self.plan.options.redact {
-            redact::check(&streams)?;
-        }
-        Ok(Opened { streams, folders })
-    }
-
-    /// Asks the components while they run. One whose service is stopped is not asked.
-    async fn inspect(&self, provider: &dyn Provider, streams: &[Box<dyn Component>]) -> Result<Vec<Inspection>, Error> {
-        let mut inspections = Vec::new();
-        for component in streams {
-            let info = component.info();
-            let mut runs = true;
-            for service in info.asked_of(&info.stopped_for_dump) {
-                runs &= provider.state(service).await? == ServiceState::Running;
-            }
-            if !runs {
-                self.context.warn(format!("`{}` is not running and is not asked for versions and counts", info.name));
-                inspections.push(Inspection::default());
-                continue;
-            }
-            let step = self.recorder.begin(self.context, "inspect", &info.name);
-            let result = self.context.cancel.or(component.inspect()).await;
-            let facts = |found: &Inspection| StepFacts {
-                numbers: found.counts.clone(),
-                note: Some(found.evidence.clone()),
-                ..StepFacts::default()
-            };
-            inspections.push(self.recorder.end_with(self.context, step, result.and_then(|found| Ok(found?)), facts)?);
-        }
-        Ok(inspections)
     }
 
     async fn commit(
