@@ -95,6 +95,11 @@ impl Drilled {
     pub fn counts_match(&self) -> bool {
         self.components.iter().all(|component| component.counts_match != Some(false))
     }
+
+    /// Whether something is not, or may not be, what was backed up.
+    pub fn is_incomplete(&self) -> bool {
+        self.components.iter().any(RestoredComponent::is_incomplete)
+    }
 }
 
 impl DrillTarget {
@@ -340,9 +345,7 @@ impl Drill {
 
 fn outcome(result: &Result<Vec<RestoredComponent>, Error>) -> Outcome {
     match result {
-        Ok(components) if components.iter().any(|component| component.counts_match == Some(false)) => {
-            Outcome::Incomplete
-        }
+        Ok(components) if components.iter().any(RestoredComponent::is_incomplete) => Outcome::Incomplete,
         Ok(_) => Outcome::Done,
         Err(_) => Outcome::Failed,
     }
@@ -392,9 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_is_done_only_if_no_count_differs() {
+    fn a_recovery_is_done_only_if_no_count_differs_and_all_of_it_is_back() {
         assert_eq!(outcome(&Ok(vec![restored(None), restored(Some(true))])), Outcome::Done);
         assert_eq!(outcome(&Ok(vec![restored(Some(true)), restored(Some(false))])), Outcome::Incomplete);
+        let lacks = RestoredComponent { problems: vec!["users and roles".to_owned()], ..restored(Some(true)) };
+        assert_eq!(outcome(&Ok(vec![lacks])), Outcome::Incomplete);
         assert_eq!(outcome(&Err(Error::new(ErrorKind::Source, "no"))), Outcome::Failed);
     }
 

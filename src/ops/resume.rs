@@ -22,7 +22,7 @@ use crate::state::{DeploymentLock, Journal, JournalEntry, OpenJournal};
 pub const ID_BY_HAND: &str = "by hand, in cypher-shell: `MATCH (root:Root) SET root.uuid = randomUUID()`; then restart what reads it: docker compose restart infrahub-server task-worker";
 
 /// How a database that a restore stopped through its server starts again as it is.
-const START_BY_HAND: &str = "in cypher-shell: `START DATABASE neo4j`";
+const START_BY_HAND: &str = "in cypher-shell, if its name is `neo4j`: `START DATABASE neo4j`";
 
 /// A journal that was finished.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::report::outcome;
+use super::restore::component_document;
 use super::verify::finding_text;
 use crate::cli::args::Drill as DrillArgs;
 use crate::cli::exit::Exit;
@@ -74,7 +75,7 @@ fn exit(drilled: &Drilled) -> Exit {
     if !drilled.findings.is_empty() {
         return Exit::Damage;
     }
-    if !drilled.counts_match() || drilled.cleaned == Some(false) {
+    if drilled.is_incomplete() || drilled.cleaned == Some(false) {
         return Exit::Incomplete;
     }
     if drilled.objective_met == Some(false) { Exit::Objective } else { Exit::Done }
@@ -95,15 +96,7 @@ fn document(drilled: &Drilled, target: &str, rto_ms: Option<u64>) -> Value {
             "bytes": step.numbers.get("bytes"),
         })
     };
-    let components = drilled.components.iter().map(|component| {
-        json!({
-            "name": component.name,
-            "bytes": component.bytes,
-            "files": component.files,
-            "counts_match": component.counts_match,
-            "notes": component.notes,
-        })
-    });
+    let components = drilled.components.iter().map(component_document);
     json!({
         "snapshot": drilled.snapshot,
         "target": target,
@@ -134,11 +127,13 @@ fn text(drilled: &Drilled, target: &str, rto_ms: Option<u64>) -> String {
     let notes = drilled
         .components
         .iter()
-        .flat_map(|component| component.notes.iter().map(move |note| format!("{}: {note}\n", component.name)));
-    let verdict = match (drilled.findings.is_empty(), drilled.counts_match()) {
-        (false, _) => "snapshot cannot be restored: damage",
-        (true, false) => "restored, and counts DIFFER from those of the snapshot",
-        (true, true) => "restored and checked",
+        .flat_map(|component| component.notes.iter().chain(&component.problems).map(move |note| (component, note)))
+        .map(|(component, note)| format!("{}: {note}\n", component.name));
+    let verdict = match (drilled.findings.is_empty(), drilled.counts_match(), drilled.is_incomplete()) {
+        (false, _, _) => "snapshot cannot be restored: damage",
+        (true, false, _) => "restored, and counts DIFFER from those of the snapshot",
+        (true, true, true) => "restored, and not as a whole",
+        (true, true, false) => "restored and checked",
     };
     let objective = match (drilled.objective_met, rto_ms) {
         (Some(true), Some(rto)) => format!("within the objective of {}\n", render::millis(rto)),

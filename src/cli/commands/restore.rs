@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::create::{excluded, stay};
 use super::import::import;
@@ -184,20 +184,7 @@ async fn confirm(session: &Session, plan: &RestorePlan) -> Result<(), Failure> {
 }
 
 fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Result<Exit, Failure> {
-    let components: Vec<_> = restored
-        .components
-        .iter()
-        .map(|component| {
-            json!({
-                "name": component.name,
-                "bytes": component.bytes,
-                "files": component.files,
-                "counts_match": component.counts_match,
-                "notes": component.notes,
-                "problems": component.problems,
-            })
-        })
-        .collect();
+    let components: Vec<_> = restored.components.iter().map(component_document).collect();
     let mut document = json!({
         "snapshot": id,
         "components": components,
@@ -219,6 +206,18 @@ fn show(session: &Session, id: crate::id::SnapshotId, restored: &Restored) -> Re
             format!("the deployment id is {} now, and was {}\n", id.new, told(id.old.as_deref()))
         });
         format!("restored snapshot {id}\n{lines}{new_id}{safety}")
+    })
+}
+
+/// What JSON tells of a component that was restored.
+pub(super) fn component_document(component: &RestoredComponent) -> Value {
+    json!({
+        "name": component.name,
+        "bytes": component.bytes,
+        "files": component.files,
+        "counts_match": component.counts_match,
+        "notes": component.notes,
+        "problems": component.problems,
     })
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HealthConfig, HostConfig,
-    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerConfig, ContainerCreateBody, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -54,6 +54,15 @@ pub enum User {
     Named(String),
 }
 
+/// A container of a service, after which one of ours is made.
+pub(super) struct Like {
+    id: String,
+    pub(super) name: String,
+    pub(super) config: ContainerConfig,
+    pub(super) host: HostConfig,
+    pub(super) image: String,
+}
+
 /// Beside the stopped containers of a service.
 #[derive(Debug, Clone)]
 pub struct Beside {
@@ -69,10 +78,23 @@ pub struct Beside {
 
 impl Beside {
     async fn begin(&self, command: PlacedCommand) -> Result<Placed, DockerError> {
+        let like = self.like().await?;
+        let doing = format!("make a container beside `{}`", like.name);
+        run(&self.engine, &doing, self.body(like, command), Volumes::Stay).await
+    }
+
+    /// The first container of the service.
+    pub(super) async fn like(&self) -> Result<Like, DockerError> {
         let first = project::of_service(&self.engine, &self.project, &self.service).await?.remove(0);
-        let like = project::inspect(&self.engine, &first.id).await?;
-        let body = self.body(&first.id, like, command)?;
-        run(&self.engine, &format!("make a container beside `{}`", first.name), body, Volumes::Stay).await
+        let found = project::inspect(&self.engine, &first.id).await?;
+        let missing = |what| DockerError::Answer { about: first.id.clone(), what };
+        Ok(Like {
+            config: found.config.ok_or_else(|| missing("Config"))?,
+            host: found.host_config.ok_or_else(|| missing("HostConfig"))?,
+            image: found.image.ok_or_else(|| missing("Image"))?,
+            id: first.id,
+            name: first.name,
+        })
     }
 
     /// What tells a container of ours, and a volume, from those of others.
@@ -87,21 +109,13 @@ impl Beside {
         }
     }
 
-    fn body(
-        &self,
-        id: &str,
-        like: ContainerInspectResponse,
-        command: PlacedCommand,
-    ) -> Result<ContainerCreateBody, DockerError> {
-        let missing = |what| DockerError::Answer { about: id.to_owned(), what };
-        let config = like.config.ok_or_else(|| missing("Config"))?;
-        let host = like.host_config.ok_or_else(|| missing("HostConfig"))?;
-        let image = like.image.ok_or_else(|| missing("Image"))?;
+    fn body(&self, like: Like, command: PlacedCommand) -> ContainerCreateBody {
+        let Like { id, config, host, image, .. } = like;
         let user = self.user(&config);
         let mut env = config.env.unwrap_or_default();
         env.extend(command.variables());
-        let host_config = HostConfig { volumes_from: Some(vec![id.to_owned()]), ..closed(host) };
-        Ok(ContainerCreateBody {
+        let host_config = HostConfig { volumes_from: Some(vec![id]), ..closed(host) };
+        ContainerCreateBody {
             image: Some(image),
             env: Some(env),
             user,
@@ -109,7 +123,7 @@ impl Beside {
             labels: Some(self.labels()),
             host_config: Some(host_config),
             ..body(command)
-        })
+        }
     }
 }
 

@@ -7,15 +7,12 @@ use std::collections::HashMap;
 use std::io;
 
 use async_trait::async_trait;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig, Mount, MountType, MountVolumeOptions,
-};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, Mount, MountType, MountVolumeOptions};
 use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 
 use super::engine::Engine;
 use super::error::DockerError;
-use super::one_off::{self, Beside, LABEL, OWNER_LABEL, Volumes};
-use super::project;
+use super::one_off::{self, Beside, LABEL, Like, OWNER_LABEL, Volumes};
 use crate::provider::exec::place::{Place, Placed, PlacedCommand};
 
 /// The label of containers whose volumes go with them.
@@ -31,23 +28,13 @@ pub struct Scratch {
 
 impl Scratch {
     async fn begin(&self, command: PlacedCommand) -> Result<Placed, DockerError> {
-        let Beside { engine, project, service, .. } = &self.beside;
-        let first = project::of_service(engine, project, service).await?.remove(0);
-        let like = project::inspect(engine, &first.id).await?;
-        let body = self.body(&first.id, like, command)?;
-        one_off::run(engine, &format!("make a scratch container like `{}`", first.name), body, Volumes::Go).await
+        let like = self.beside.like().await?;
+        let doing = format!("make a scratch container like `{}`", like.name);
+        one_off::run(&self.beside.engine, &doing, self.body(like, command), Volumes::Go).await
     }
 
-    fn body(
-        &self,
-        id: &str,
-        like: ContainerInspectResponse,
-        command: PlacedCommand,
-    ) -> Result<ContainerCreateBody, DockerError> {
-        let missing = |what| DockerError::Answer { about: id.to_owned(), what };
-        let config = like.config.ok_or_else(|| missing("Config"))?;
-        let host = like.host_config.ok_or_else(|| missing("HostConfig"))?;
-        let image = like.image.ok_or_else(|| missing("Image"))?;
+    fn body(&self, like: Like, command: PlacedCommand) -> ContainerCreateBody {
+        let Like { config, host, image, .. } = like;
         let mut labels = self.beside.labels();
         let volume = MountVolumeOptions { labels: Some(labels.clone()), ..MountVolumeOptions::default() };
         labels.insert(SCRATCH_LABEL.to_owned(), "true".to_owned());
@@ -60,7 +47,7 @@ impl Scratch {
         // What the service may not exceed, what stands in for it may not either.
         let memory = host.memory;
         let host_config = HostConfig { mounts: Some(vec![mount]), memory, ..one_off::closed(host) };
-        Ok(ContainerCreateBody {
+        ContainerCreateBody {
             image: Some(image),
             // Servers look their own name up, and without a network no other one is found.
             hostname: Some("localhost".to_owned()),
@@ -70,7 +57,7 @@ impl Scratch {
             labels: Some(labels),
             host_config: Some(host_config),
             ..one_off::body(command)
-        })
+        }
     }
 }
 
