@@ -111,6 +111,43 @@ fn what_a_killed_run_copied_and_did_not_confirm_the_next_one_confirms() {
     on_replica(&sandbox, &["verify"]).ok();
 }
 
+/// A replica with two snapshots of which the source forgot the first, and the lease of a run that was killed in between.
+fn killed_at_work() -> (Sandbox, String) {
+    for _ in 0..20 {
+        let sandbox = Sandbox::with_repository();
+        let before = back_up(&sandbox, "one");
+        back_up(&sandbox, "two");
+        sandbox.run(["forget", &before]).ok();
+        let place = sandbox.path("replica");
+        let running = sandbox.start("replicate", ["replicate", "--init", "--to", place.to_str().expect("text")]);
+        let leases = place.join("leases");
+        support::wait_until("it has a lease", || {
+            leases.is_dir() && support::files_below(&leases).keys().any(|name| name.ends_with("/0"))
+        });
+        running.signal(rustix::process::Signal::KILL);
+        if running.wait().code.is_none() {
+            return (sandbox, before);
+        }
+    }
+    panic!("none of twenty was killed at work");
+}
+
+#[test]
+fn what_only_an_unconfirmed_copy_names_is_not_told_as_missing_while_its_run_may_be_at_work() {
+    let (sandbox, before) = killed_at_work();
+    replicate(&sandbox).ok();
+    let marks = sandbox.path("replica").join("marks");
+    std::fs::remove_dir_all(&marks).expect("no marks");
+    std::fs::create_dir(&marks).expect("a folder");
+    let verified = on_replica(&sandbox, &["verify", "--json"]).ok().json();
+    let not_checked = verified["not_checked"].as_array().expect("a list");
+    let arriving = not_checked.iter().find(|row| row["reason"] == "arriving").expect("it is told");
+    assert_eq!(arriving["snapshots"], serde_json::json!([before]), "{verified:#}");
+    std::fs::remove_dir_all(sandbox.path("replica").join("leases")).expect("nobody is at work");
+    std::fs::remove_dir_all(sandbox.path("elsewhere")).ok();
+    on_replica(&sandbox, &["verify"]).with_code(4);
+}
+
 #[test]
 fn only_in_the_target_are_snapshots_that_the_source_has_not() {
     let sandbox = Sandbox::with_repository();

@@ -108,10 +108,40 @@ impl Checker {
             self.refresh().await?;
             lost.retain(|id| !self.view.record.forgotten.contains(id));
         }
+        if !lost.is_empty() {
+            let arriving = self.arriving(listed, snapshots, known_heads).await?;
+            self.checked
+                .not_checked
+                .extend(Unchecked::snapshots(Reason::Arriving, lost.intersection(&arriving).copied().collect()));
+            lost.retain(|id| !arriving.contains(id));
+        }
         for id in lost {
             self.report(missing(&layout::object(ObjectType::Manifest, &id)), vec![format!("snapshot {id}")]);
         }
         Ok(())
+    }
+
+    /// Snapshots that only those name which a `replicate` may just have copied here, and did not confirm yet: it may be at work, or
+    /// was killed, and the next one confirms them.
+    async fn arriving(
+        &self,
+        listed: &BTreeMap<SnapshotId, Timestamp>,
+        snapshots: &[Snapshot],
+        known_heads: &BTreeSet<SnapshotId>,
+    ) -> Result<BTreeSet<SnapshotId>, RepositoryError> {
+        let runs = self.repository.runs().await?;
+        let copies = runs.values().filter(|run| run.operation == "replicate" && !run.period.is_zero());
+        let Some(since) = copies.map(|run| run.first).min() else { return Ok(BTreeSet::new()) };
+        let record = &self.view.record;
+        let unconfirmed = snapshots.iter().filter(|snapshot| !record.confirmed.contains(&snapshot.id));
+        let (came, made): (Vec<_>, Vec<_>) = unconfirmed.partition(|snapshot| listed.get(&snapshot.id) >= Some(&since));
+        let named = |snapshots: Vec<&Snapshot>| -> BTreeSet<SnapshotId> {
+            snapshots.into_iter().filter_map(|snapshot| snapshot.manifest.previous).collect()
+        };
+        let mut arriving = named(came);
+        let known = [&named(made), &record.confirmed, &record.held, &record.quarantined, known_heads];
+        arriving.retain(|id| known.iter().all(|known| !known.contains(id)));
+        Ok(arriving)
     }
 
     /// Every index object that a snapshot names is there, or one that took its place.

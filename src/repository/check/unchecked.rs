@@ -30,6 +30,8 @@ pub enum Reason {
     NoKey,
     /// Landed after the lease of its run and is not confirmed: whether it is whole is not known yet.
     Late,
+    /// Not there, and named only by what a `replicate` is copying here, or was when it was killed: it need not come with that.
+    Arriving,
     /// A part of it is known to be lost.
     Quarantined,
     /// Not among the snapshots that were asked for; of packs: needed by none of these.
@@ -53,6 +55,9 @@ impl fmt::Display for Reason {
             Self::NoContentKey => "they were hashed, but this key does not open content",
             Self::NoKey => "they were not opened, because no key was given",
             Self::Late => "they landed after their lease and nobody confirmed them yet",
+            Self::Arriving => {
+                "only what a replicate brought and did not confirm yet names them; replicate again confirms it"
+            }
             Self::Quarantined => "a part of them is lost, as repair found out",
             Self::NotAskedFor => "they were not asked for",
             Self::NotRehearsed => "they were not restored to files",
