@@ -18,7 +18,7 @@ use std::time::Duration;
 use infrahub_backup::repository::check::Depth;
 use jiff::SignedDuration;
 
-use actors::{Contents, Stage, faults, next_contents};
+use actors::{Contents, SIZES, SIZES_TINY, Sizes, Stage, faults, next_contents};
 use copies::Mending;
 use store::{Broken, CALM, Faults, Machine, Place, World};
 
@@ -42,6 +42,8 @@ struct Life {
     place: Place,
     times: u64,
     faults: Faults,
+    /// Bytes of what it backs up.
+    sizes: Sizes,
 }
 
 async fn live(stage: &Stage, life: Life) {
@@ -54,15 +56,16 @@ async fn live(stage: &Stage, life: Life) {
         tokio::select! {
             biased;
             () = machine.died() => {}
-            () = act(stage, &machine, life.place, &mut contents) => {}
+            () = act(stage, &machine, life, &mut contents) => {}
         }
     }
 }
 
-async fn act(stage: &Stage, machine: &Arc<Machine>, place: Place, contents: &mut Contents) {
+async fn act(stage: &Stage, machine: &Arc<Machine>, life: Life, contents: &mut Contents) {
+    let place = life.place;
     match machine.role {
         "create" => {
-            let next = next_contents(&mut stage.dice(), contents);
+            let next = next_contents(&mut stage.dice(), contents, life.sizes);
             contents.clone_from(&next);
             stage.create(machine, &format!("site-{}", machine.number), next).await;
         }
@@ -87,6 +90,14 @@ async fn act(stage: &Stage, machine: &Arc<Machine>, place: Place, contents: &mut
     }
 }
 
+/// How many runs a schedule has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Large,
+    Small,
+    Tiny,
+}
+
 /// What one schedule is made of.
 struct Plan {
     lives: Vec<Life>,
@@ -105,15 +116,25 @@ impl Plan {
         // Readers and verifiers judge: what they see must be right, so that their own connection is good.
         let watching = Faults { lag: false, ..CALM };
         let sound = broken == Broken::Nothing;
-        // Most schedules are small: as many meetings, and a fraction of the time.
-        let small = dice.happens(750_000) && sound;
+        // Most schedules are small: as many meetings for the time that they take.
+        let size = match dice.below(100) {
+            _ if !sound => Size::Large,
+            0..2 => Size::Large,
+            2..8 => Size::Small,
+            _ => Size::Tiny,
+        };
         let copies = dice.happens(500_000) && sound;
         let harms = dice.happens(500_000) && copies;
-        let tidies = dice.happens(250_000) && sound;
+        let tidies = dice.happens(if size == Size::Tiny { 60_000 } else { 250_000 }) && sound;
         let mut lives = Vec::new();
         let mut live = |number, role, place, large: u64, least: u64, faults| {
-            let times = if small { dice.below(large / 2 + 2) } else { large }.max(least);
-            lives.push(Life { number, role, place, times, faults });
+            let times = match size {
+                Size::Large => large,
+                Size::Small => dice.below(large / 2 + 2).max(least),
+                Size::Tiny => dice.below(large / 2 + 1).max(least.min(dice.below(2) + 1)),
+            };
+            let sizes = if size == Size::Tiny { SIZES_TINY } else { SIZES };
+            lives.push(Life { number, role, place, times, faults, sizes });
         };
         let (source, target) = (Place::Source, Place::Target);
         live(0, "create", source, 4, 1, storm);

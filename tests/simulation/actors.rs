@@ -468,11 +468,19 @@ fn outside(machine: &Arc<Machine>) -> Outside {
     Outside { clock: machine.clone(), entropy: machine.clone(), ..Outside::system() }
 }
 
+/// Components of a deployment, and how many bytes each has.
+pub type Sizes = [(&'static str, usize); 2];
+
+/// So that the larger one has several segments and recipes.
+pub const SIZES: Sizes = [("large", 24_000), ("small", 3_000)];
+
+/// A third of the work.
+pub const SIZES_TINY: Sizes = [("large", 7_000), ("small", 2_600)];
+
 /// The next day's content of a deployment: most of it as before, something of it shared with others.
-pub fn next_contents(dice: &mut Dice, before: &Contents) -> Contents {
+pub fn next_contents(dice: &mut Dice, before: &Contents, sizes: Sizes) -> Contents {
     let mut contents = before.clone();
-    for name in ["large", "small"] {
-        let size = if name == "large" { 24_000 } else { 3_000 };
+    for (name, size) in sizes {
         let bytes = contents.entry(name.to_owned()).or_insert_with(|| noise(1, size));
         for _ in 0..1 + dice.below(3) {
             let length = 500 + usize::try_from(dice.below(2_000)).expect("small");

@@ -26,6 +26,28 @@ pub struct Mending {
     pub read_data: bool,
 }
 
+/// Which snapshots a run answers for.
+enum Judged {
+    /// All, and that these lack something.
+    AllAnd(BTreeSet<SnapshotId>),
+    /// What it brought. Of what an earlier run brought and did not look at again, a slow `prune` may have condemned packs since: until
+    /// the next one, which pardons them.
+    Only(BTreeSet<SnapshotId>),
+}
+
+impl Judged {
+    fn is_quarantined(&self, id: &SnapshotId) -> bool {
+        matches!(self, Self::AllAnd(quarantined) if quarantined.contains(id))
+    }
+
+    fn must_count(&self, id: &SnapshotId) -> bool {
+        match self {
+            Self::AllAnd(_) => true,
+            Self::Only(brought) => brought.contains(id),
+        }
+    }
+}
+
 impl Place {
     fn other(self) -> Self {
         match self {
@@ -56,7 +78,8 @@ impl Stage {
                 // What was brought anew relies on packs that others may have condemned meanwhile.
                 if done.counts.indexes > 0 {
                     let began = self.world.now();
-                    self.judge_what_counts("replicate", from.other(), usize::MAX, began, &BTreeSet::new()).await;
+                    let brought = done.pairs.iter().map(|pair| pair.target).collect();
+                    self.judge_what_counts("replicate", from.other(), usize::MAX, began, &Judged::Only(brought)).await;
                 }
                 Some(done)
             }
@@ -132,7 +155,8 @@ impl Stage {
         ] {
             *self.model().counts.entry(what).or_default() += many as u64;
         }
-        self.judge_what_counts("repair", place, machine.number, began, &decided.quarantined).await;
+        let judged = Judged::AllAnd(decided.quarantined.clone());
+        self.judge_what_counts("repair", place, machine.number, began, &judged).await;
     }
 
     async fn based_packs(&self, place: Place) -> Result<BTreeSet<PackId>, Error> {
@@ -144,15 +168,8 @@ impl Stage {
     }
 
     /// Judges what the run of machine `number` left, unless others stored or decided something since `began`: that it need not have seen.
-    async fn judge_what_counts(
-        &self,
-        run: &str,
-        place: Place,
-        number: usize,
-        began: Timestamp,
-        quarantined: &BTreeSet<SnapshotId>,
-    ) {
-        match self.misjudged(place, quarantined).await {
+    async fn judge_what_counts(&self, run: &str, place: Place, number: usize, began: Timestamp, judged: &Judged) {
+        match self.misjudged(place, judged).await {
             Ok(wrong) if self.world.others_stored(place, number, began) => {
                 *self.model().counts.entry("not judged beside others").or_default() += wrong.len() as u64;
             }
@@ -163,7 +180,7 @@ impl Stage {
 
     /// What is quarantined must lack something, and what counts must not rely on condemned packs. Asked at once: a later backup
     /// might bring again what is missing now.
-    async fn misjudged(&self, place: Place, quarantined: &BTreeSet<SnapshotId>) -> Result<Vec<String>, Error> {
+    async fn misjudged(&self, place: Place, judged: &Judged) -> Result<Vec<String>, Error> {
         let judge = Machine::start(&self.world, 9, "judge", SignedDuration::ZERO, CALM);
         let context = self.context(&judge);
         let repository = self.open_at(&context, &judge, place).await?;
@@ -171,11 +188,11 @@ impl Stage {
         let mut wrong = Vec::new();
         for snapshot in &snapshots {
             let id = snapshot.id.short();
-            if quarantined.contains(&snapshot.id) {
+            if judged.is_quarantined(&snapshot.id) {
                 if self.read_back(&context, &repository, snapshot).await.is_ok() {
                     wrong.push(format!("snapshot {id} is quarantined and whole"));
                 }
-            } else if snapshot.is_certain() {
+            } else if snapshot.is_certain() && judged.must_count(&snapshot.id) {
                 let missing = missing_chunks(&repository, &context.executor, &record, &snapshot.manifest).await?;
                 if missing > 0 {
                     wrong.push(format!(
@@ -242,12 +259,26 @@ impl Stage {
         ])
     }
 
+    /// Snapshots of the source that are late and were never acknowledged: `prune` may let go what they need before it forgets them.
+    async fn unsure(&self, machine: &Arc<Machine>) -> BTreeSet<SnapshotId> {
+        let listed = async {
+            let context = self.context(machine);
+            let repository = self.open_at(&context, machine, Place::Source).await?;
+            Ok::<_, Error>(repository.snapshots().await?.0)
+        };
+        let Ok(snapshots) = listed.await else { return BTreeSet::new() };
+        let model = self.model();
+        let late = snapshots.iter().filter(|snapshot| snapshot.late && !model.acknowledged.contains_key(&snapshot.id));
+        late.map(|snapshot| snapshot.id).collect()
+    }
+
     /// What must hold once the source was repaired with the help of the replica. Of a manifest that is gone, and that no other
     /// one names, nothing in the source tells: that is brought back by `replicate` from the replica.
     pub async fn restore_order(&self, machine: &Arc<Machine>) {
         let how = Mending { place: Place::Source, with_copy: true, read_data: true };
+        let unsure = self.unsure(machine).await;
         match self.repair(machine, how).await {
-            Some(done) if done.is_whole() => {}
+            Some(done) if done.is_whole() || only_unsure(&done, &unsure) => {}
             Some(done) => self.violation(format!(
                 "not all was mended: lost {:?}, manifests {:?}, left {:?}",
                 done.lost, done.lost_manifests, done.left
@@ -260,4 +291,9 @@ impl Stage {
             self.violation("the replica did not give back".to_owned());
         }
     }
+}
+
+/// Whether nothing is wrong but that late snapshots, which nobody acknowledged, lost what they need.
+fn only_unsure(done: &Repaired, unsure: &BTreeSet<SnapshotId>) -> bool {
+    done.lost_manifests.is_empty() && done.left.is_empty() && done.lost.iter().all(|loss| unsure.contains(&loss.id))
 }
