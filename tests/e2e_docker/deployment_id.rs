@@ -39,7 +39,7 @@ fn a_new_id_is_there_before_what_reads_it_starts() {
     assert_eq!((new.len(), &new[14..15]), (36, "4"), "{new}");
     assert_eq!(real.cypher(ROOT), format!("\"{new}\""));
     let updated = real.cypher("MATCH (root:Root) RETURN datetime(root.updated_at) > datetime('2026-01-01T00:00:00Z')");
-    assert_eq!(updated, "TRUE");
+    assert_eq!(updated, "true");
     real.assert_running();
 
     let report = reports(&sandbox).pop().expect("a report");

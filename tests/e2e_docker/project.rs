@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+
 use crate::support::{Sandbox, wait_until};
 
 /// Odd on purpose, so that an encoding that is forgotten somewhere shows. Compose's own files take no `$` and no quotes.
@@ -147,31 +151,34 @@ impl Project {
         self.docker(&["exec", &self.container(service), "sh", "-c", script])
     }
 
-    /// The last line of what a statement gives.
+    /// The last row of what a statement gives, as JSON, its values joined by `, `.
     #[track_caller]
     pub fn cypher(&self, statement: &str) -> String {
         self.cypher_in("neo4j", statement)
     }
 
-    /// The same in another database.
+    /// The same in another database. By HTTP, because a `cypher-shell` takes seconds to start.
     #[track_caller]
     pub fn cypher_in(&self, database: &str, statement: &str) -> String {
-        let password = format!("NEO4J_PASSWORD={NEO4J_PASSWORD}");
+        let user = BASE64_STANDARD.encode(format!("neo4j:{NEO4J_PASSWORD}"));
+        let body = serde_json::json!({ "statements": [{ "statement": statement }] });
         let said = self.docker(&[
             "exec",
-            "-e",
-            "NEO4J_USERNAME=neo4j",
-            "-e",
-            &password,
             &self.container("database"),
-            "cypher-shell",
-            "--format",
-            "plain",
-            "-d",
-            database,
-            statement,
+            "wget",
+            "-qO-",
+            "--header=Content-Type: application/json",
+            &format!("--header=Authorization: Basic {user}"),
+            &format!("--post-data={body}"),
+            &format!("http://127.0.0.1:7474/db/{database}/tx/commit"),
         ]);
-        said.lines().next_back().unwrap_or_default().to_owned()
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(said["errors"], serde_json::json!([]), "{statement}");
+        let rows = said["results"][0]["data"].as_array().expect("rows");
+        let values = |row: &Value| -> Vec<String> {
+            row["row"].as_array().expect("a row").iter().map(Value::to_string).collect()
+        };
+        rows.last().map(|row| values(row).join(", ")).unwrap_or_default()
     }
 
     /// What a statement gives.
