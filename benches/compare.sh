@@ -90,7 +90,8 @@ rustic_tool() {
     export RUSTIC_REPOSITORY=$work/$name RUSTIC_PASSWORD=compare RUSTIC_NO_PROGRESS=true
     case $verb in
         init) rustic init --set-compression 3 ;;
-        put) measured "$name" "day$1" sh -c "rustic backup --stdin-filename dump - <'$2'" ;;
+        # Without --force version 0.11 takes every standard input for the first one, and stores nothing of it.
+        put) measured "$name" "day$1" sh -c "rustic backup --force --stdin-filename dump - <'$2'" ;;
         get) echo "rustic dump latest:dump" ;;
         check) measured "$name" check rustic check --read-data ;;
         prune) measured "$name" prune rustic forget --keep-last 2 --group-by '' --prune --instant-delete --keep-delete 0s ;;

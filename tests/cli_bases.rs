@@ -204,6 +204,8 @@ fn while_a_recipe_of_a_quarantined_snapshot_is_lost_no_pack_goes() {
     assert_eq!(below("packs/"), packs);
     let told = series.sandbox.run(["prune", "--grace", "10s"]).ok();
     assert!(told.text().contains("no pack goes"), "{}", told.text());
+    let planned = series.sandbox.run(["prune", "--grace", "10s", "--dry-run"]).ok();
+    assert!(planned.text().contains("no pack goes"), "{}", planned.text());
     series.sandbox.run(["repair", "--from", &replica]).ok();
     series.assert_whole();
 }

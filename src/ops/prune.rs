@@ -37,6 +37,8 @@ pub struct PrunePreview {
     pub waiting: Vec<Wait>,
     /// See `waiting`.
     pub waiting_bytes: u64,
+    /// Whether nothing goes because it is not known what a quarantined snapshot refers to.
+    pub is_partly_unknown: bool,
 }
 
 /// Prunes.
@@ -112,6 +114,7 @@ pub async fn dry_run(
         condemn_bytes: bytes(&mut plan.condemn.iter()),
         waiting_bytes: bytes(&mut plan.wait.iter().map(|(pack, _)| pack)),
         waiting: plan.wait.into_iter().map(|(_, wait)| wait).collect(),
+        is_partly_unknown: survey.is_partly_unknown,
     })
 }
 

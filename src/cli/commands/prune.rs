@@ -66,6 +66,9 @@ pub async fn run(session: &Session, args: &Prune) -> Result<Exit, Failure> {
     })
 }
 
+const PARTLY_UNKNOWN: &str = "no pack goes while it is not known what a quarantined snapshot refers to: mend it by \
+    `repair --from REPLICA`, or forget it";
+
 /// What packs wait for, each reason once, with the number of packs.
 fn waits<'a>(waiting: impl Iterator<Item = &'a Wait>) -> BTreeMap<String, u64> {
     let mut reasons = BTreeMap::new();
@@ -137,8 +140,7 @@ fn text(swept: &Swept) -> String {
         lines.push("packs that are mostly dead were left: this key slot does not read content".to_owned());
     }
     if swept.is_partly_unknown {
-        let mend = "mend it by `repair --from REPLICA`, or forget it";
-        lines.push(format!("no pack goes while it is not known what a quarantined snapshot refers to: {mend}"));
+        lines.push(PARTLY_UNKNOWN.to_owned());
     }
     lines.extend(wait_lines(swept.waiting.iter().map(|(_, wait)| wait)));
     if swept.hidden_objects > 0 {
@@ -166,6 +168,7 @@ fn preview_document(frees: &PrunePreview) -> Value {
         "waiting_packs": frees.waiting.len(),
         "waiting_bytes": frees.waiting_bytes,
         "waiting_for": waits(frees.waiting.iter()),
+        "partly_unknown": frees.is_partly_unknown,
     })
 }
 
@@ -174,6 +177,9 @@ fn preview_text(frees: &PrunePreview) -> String {
         format!("would delete {} packs, {}", frees.delete_packs, render::size(frees.delete_bytes)),
         format!("would condemn {} packs, {}", frees.condemn_packs, render::size(frees.condemn_bytes)),
     ];
+    if frees.is_partly_unknown {
+        lines.push(PARTLY_UNKNOWN.to_owned());
+    }
     lines.extend(wait_lines(frees.waiting.iter()));
     lines.join("\n") + "\n"
 }
