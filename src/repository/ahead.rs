@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::chunks::ChunkReader;
 use crate::format::envelope::ObjectType;
@@ -58,11 +59,11 @@ impl Stretch {
     }
 }
 
-/// The bytes of a stretch.
+/// The bytes of a stretch, once they arrived; `None` if they did not.
 #[derive(Debug)]
 pub struct Fetched {
-    bytes: Bytes,
-    start: u64,
+    stretch: Stretch,
+    bytes: OnceCell<Option<Bytes>>,
 }
 
 /// What is there, by segment.
@@ -74,26 +75,43 @@ impl Ahead {
     pub fn get(&self, pack: PackId, segment: u32, range: &Range<u64>) -> Option<Bytes> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fetched = known.get(&(pack, segment))?.upgrade()?;
-        let inside = |at: u64| usize::try_from(at.checked_sub(fetched.start)?).ok();
+        let bytes = fetched.bytes.get()?.as_ref()?;
+        let inside = |at: u64| usize::try_from(at.checked_sub(fetched.stretch.range.start)?).ok();
         let (start, end) = (inside(range.start)?, inside(range.end)?);
-        (start <= end && end <= fetched.bytes.len()).then(|| fetched.bytes.slice(start..end))
+        (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
     }
 
-    fn put(&self, stretch: &Stretch, fetched: &Arc<Fetched>) {
+    /// What fetches a stretch: what is under way or there already, if that has all its segments, so that a stream that goes to and
+    /// fro between segments reads each once.
+    fn claim(&self, stretch: Stretch) -> Arc<Fetched> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = stretch.segments.first().and_then(|segment| known.get(&(stretch.pack, *segment))?.upgrade());
+        if let Some(fetched) = first
+            && stretch.segments.iter().all(|segment| fetched.stretch.segments.contains(segment))
+        {
+            return fetched;
+        }
+        let fetched = Arc::new(Fetched { stretch, bytes: OnceCell::new() });
+        let Stretch { pack, segments, .. } = &fetched.stretch;
         known.retain(|_, held| held.strong_count() > 0);
-        known.extend(stretch.segments.iter().map(|segment| ((stretch.pack, *segment), Arc::downgrade(fetched))));
+        known.extend(segments.iter().map(|segment| ((*pack, *segment), Arc::downgrade(&fetched))));
+        fetched
     }
 }
 
 impl ChunkReader {
-    /// Fetches a stretch, and what opens its pack. `None` if that did not work: whoever needs it learns why.
+    /// Fetches a stretch, and what opens its pack. `None` if all of it is decoded. If it cannot be read, whoever needs it learns why.
     pub(super) async fn fetch(&self, stretch: Stretch) -> Option<Arc<Fetched>> {
-        let name = layout::object(stretch.kind, &stretch.pack);
-        let bytes = self.repository().store().get_range(&name, stretch.range.clone());
-        let (_, bytes) = futures::future::join(self.opener(stretch.kind, stretch.pack), bytes).await;
-        let fetched = Arc::new(Fetched { bytes: bytes.ok()?, start: stretch.range.start });
-        self.ahead().put(&stretch, &fetched);
+        if stretch.segments.iter().all(|segment| self.is_decoded(&stretch.pack, *segment)) {
+            return None;
+        }
+        let (kind, pack) = (stretch.kind, stretch.pack);
+        let fetched = self.ahead().claim(stretch);
+        let arriving = fetched.bytes.get_or_init(|| async {
+            let range = fetched.stretch.range.clone();
+            self.repository().store().get_range(&layout::object(kind, &pack), range).await.ok()
+        });
+        let _ = futures::future::join(self.opener(kind, pack), arriving).await;
         Some(fetched)
     }
 }
@@ -134,8 +152,9 @@ mod tests {
     fn bytes_are_there_for_as_long_as_somebody_holds_them() {
         let ahead = Ahead::default();
         let stretch = stretch(1, 0, 10..14);
-        let fetched = Arc::new(Fetched { bytes: Bytes::from_static(b"abcd"), start: 10 });
-        ahead.put(&stretch, &fetched);
+        let fetched = ahead.claim(stretch.clone());
+        assert_eq!(ahead.get(stretch.pack, 0, &(11..13)), None, "under way");
+        fetched.bytes.set(Some(Bytes::from_static(b"abcd"))).expect("nobody else fetches");
         assert_eq!(ahead.get(stretch.pack, 0, &(11..13)).as_deref(), Some(&b"bc"[..]));
         for outside in [9..12, 12..15] {
             assert_eq!(ahead.get(stretch.pack, 0, &outside), None);
@@ -143,5 +162,20 @@ mod tests {
         assert_eq!(ahead.get(stretch.pack, 1, &(11..13)), None);
         drop(fetched);
         assert_eq!(ahead.get(stretch.pack, 0, &(11..13)), None);
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_fetched_again_unless_more_is_wanted() {
+        let ahead = Ahead::default();
+        let mut both = stretch(1, 0, 0..10);
+        assert!(both.take_in(&stretch(1, 1, 10..20)));
+        let fetched = ahead.claim(both.clone());
+        for again in [stretch(1, 0, 0..10), stretch(1, 1, 10..20), both.clone()] {
+            assert!(Arc::ptr_eq(&ahead.claim(again), &fetched));
+        }
+        assert!(both.take_in(&stretch(1, 2, 20..30)));
+        let more = ahead.claim(both);
+        assert!(!Arc::ptr_eq(&more, &fetched));
+        assert!(Arc::ptr_eq(&ahead.claim(stretch(1, 0, 0..10)), &more), "the newer one has it as well");
     }
 }

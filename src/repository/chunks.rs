@@ -61,13 +61,17 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
         Self { entries: HashMap::new(), order: VecDeque::new(), weight: 0, weight_max }
     }
 
+    fn get(&mut self, key: &K) -> Option<V> {
+        let value = self.entries.get(key)?.0.clone();
+        if self.order.back() != Some(key) {
+            self.order.retain(|known| known != key);
+            self.order.push_back(*key);
+        }
+        Some(value)
+    }
+
     fn get_or_insert_with(&mut self, key: K, weight: u64, make: impl FnOnce() -> V) -> V {
-        if let Some((value, _)) = self.entries.get(&key) {
-            let value = value.clone();
-            if self.order.back() != Some(&key) {
-                self.order.retain(|known| *known != key);
-                self.order.push_back(key);
-            }
+        if let Some(value) = self.get(&key) {
             return value;
         }
         self.weight += weight;
@@ -179,6 +183,11 @@ impl ChunkReader {
             Ok(chunks)
         });
         reading.await.expect("reading chunks does not panic")
+    }
+
+    /// Whether a segment is decoded, and kept.
+    pub(super) fn is_decoded(&self, pack: &PackId, segment: u32) -> bool {
+        lock(&self.segments).get(&(*pack, segment)).is_some_and(|cell| cell.initialized())
     }
 
     /// Reads a segment and hashes its chunks, if it is not at hand, where both was done; gives their number.
