@@ -62,7 +62,7 @@ measured() {
         awk -v n="$name" -v s="$step" -v size="$size" '{ print n, s, $1, $2 + $3, $4 / 1024, size }' >>"$results"
 }
 
-# Each of these: NAME, and DAY FILE, or what to keep.
+# Each of these: VERB NAME [DAY FILE]. `get` prints the command that reads the newest one.
 ours() {
     local verb=$1 name=$2; shift 2
     local to=(--quiet --repo "$work/$name" --key-file "$work/$name.key")

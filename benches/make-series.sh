@@ -6,7 +6,7 @@
 #
 #   SEED=1        another one gives another database
 #   DAYS=6        how many dumps
-#   FLOW_RUNS=3000  each with 90 rows in other tables; 3000 make a dump of about 130 MB
+#   FLOW_RUNS=3000  each with 90 rows in other tables; 3000 make a dump of about 70 MB
 #   SPREAD=recent   changes lie close together in time, old rows are deleted; `even`: all rows alike
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

@@ -143,7 +143,15 @@ fn what_only_an_unconfirmed_copy_names_is_not_told_as_missing_while_its_run_may_
     let not_checked = verified["not_checked"].as_array().expect("a list");
     let arriving = not_checked.iter().find(|row| row["reason"] == "arriving").expect("it is told");
     assert_eq!(arriving["snapshots"], serde_json::json!([before]), "{verified:#}");
-    std::fs::remove_dir_all(sandbox.path("replica").join("leases")).expect("nobody is at work");
+    // A lease that cannot be read excuses nothing; nor does one that is gone.
+    let leases = sandbox.path("replica").join("leases");
+    for name in support::files_below(&leases).into_keys() {
+        std::fs::remove_file(leases.join(&name)).expect("a lease");
+        std::fs::write(leases.join(name), "no lease").expect("written");
+    }
+    let missed = on_replica(&sandbox, &["verify"]).with_code(4);
+    assert!(missed.text().contains(&before), "{}", missed.text());
+    std::fs::remove_dir_all(leases).expect("nobody is at work");
     std::fs::remove_dir_all(sandbox.path("elsewhere")).ok();
     on_replica(&sandbox, &["verify"]).with_code(4);
 }

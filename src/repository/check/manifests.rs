@@ -129,7 +129,12 @@ impl Checker {
         snapshots: &[Snapshot],
         known_heads: &BTreeSet<SnapshotId>,
     ) -> Result<BTreeSet<SnapshotId>, RepositoryError> {
-        let runs = self.repository.runs().await?;
+        let runs = match self.repository.runs().await {
+            Ok(runs) => runs,
+            // A lease that cannot be read excuses nothing, and keeps nothing from being told.
+            Err(RepositoryError::Damaged(_)) => return Ok(BTreeSet::new()),
+            Err(error) => return Err(error),
+        };
         let copies = runs.values().filter(|run| run.operation == "replicate" && !run.period.is_zero());
         let Some(since) = copies.map(|run| run.first).min() else { return Ok(BTreeSet::new()) };
         let record = &self.view.record;
